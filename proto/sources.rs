@@ -1,5 +1,5 @@
-//! Which `.proto` files make up the API, and their compiler. Both crates' build scripts include this file, so that messages
-//! and stubs cannot come from different sources. It must not know what is generated from them.
+//! Which `.proto` files make up the API, and their compiler. Both crates' build scripts include this file, so
+//! that messages and stubs cannot come from different sources. It must not know what is generated from them.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -7,17 +7,13 @@ use std::path::{Path, PathBuf};
 /// Folders under `proto/` whose files are compiled. `google/` is not among them: it is only imported.
 const FOLDERS: [&str; 2] = ["etcd", "internal"];
 
-/// Compiles every file of the folders below `root` (the folder `proto/`), and tells cargo to come back when one changes.
+/// Compiles every file of the folders below `root`, which is `proto/`, and tells cargo to come back when one
+/// changes.
 pub fn compile(root: &Path) -> Result<protox::Compiler, Box<dyn Error>> {
     let mut compiler = protox::Compiler::new([root])?;
     for folder in FOLDERS.map(|name| root.join(name)) {
-        if folder.is_dir() {
-            watch(&folder);
-            compiler.open_files(proto_files(&folder)?)?;
-        } else {
-            // Naming an absent path would make cargo rerun this each time; its parent shows when it appears.
-            watch(root);
-        }
+        watch(&folder);
+        compiler.open_files(proto_files(&folder)?)?;
     }
     watch(&root.join("google"));
     watch(&root.join("sources.rs"));

@@ -1,6 +1,7 @@
-//! Is our API the one that etcd's clients speak? Our descriptors are compared, fact by fact, with those of packages built by
-//! others: the tables in `tests/peer/`, made by the script beside them. A slip in a name, number, type, label, stream flag or
-//! path would make some client misread us without any error, so nothing may differ that is not listed here with its reason.
+//! Is our API the one that etcd's clients speak? Our descriptors are compared, fact by fact, with those of
+//! packages built by others: the tables in `tests/peer/`, made by the script beside them. A slip in a name,
+//! number, type, label, stream flag or path would make some client misread us without any error, so nothing may
+//! differ that is not listed here with its reason.
 #![allow(clippy::unwrap_used)]
 
 mod facts;
@@ -90,8 +91,8 @@ fn an_older_client_finds_everything_it_knows() {
     }
 }
 
-/// Each kind of slip, made in a peer's table, must come out in both directions: the peer's fact as missing from ours, and ours
-/// (if there still is one) as unknown to the peer.
+/// Each kind of slip, made in a peer's table, must come out in both directions: the peer's fact as missing from
+/// ours, and ours as unknown to the peer.
 #[test]
 fn a_single_slip_is_seen() {
     let slips = [

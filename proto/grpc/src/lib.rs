@@ -1,7 +1,9 @@
-//! tonic servers and clients of the services in `proto/`, over the messages of `tenure-proto`. A crate of its own so that the
-//! pure crates, which need the messages, cannot reach tonic. Generated; it knows nothing of what a service does.
+//! tonic servers and clients of the services in `proto/`, over the messages of `tenure-proto`. A crate of its own
+//! so that the pure crates, which need the messages, cannot reach tonic. Generated; it knows nothing of what a
+//! service does.
 //!
-//! Service `KV` of package `etcdserverpb` is `etcdserverpb::kv_server::{Kv, KvServer}` and `etcdserverpb::kv_client::KvClient`.
+//! Service `KV` of package `etcdserverpb` is `etcdserverpb::kv_server::{Kv, KvServer}` and
+//! `etcdserverpb::kv_client::KvClient`.
 
 macro_rules! services {
     ($(#[$about:meta])* $module:ident, $package:literal) => {

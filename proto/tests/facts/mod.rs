@@ -1,5 +1,5 @@
-//! An API as a set of facts, one line each, in the words of the tables in `tests/peer/`. It knows how to say what our
-//! descriptors hold, and not what is right.
+//! An API as a set of facts, one line each, in the words of the tables in `tests/peer/`. It knows how to say what
+//! our descriptors hold, and not what is right.
 
 use std::collections::BTreeSet;
 
