@@ -62,23 +62,48 @@ pub struct Change {
 pub enum Effect {
     Changed(Arc<Change>),
     /// `epoch` is the index of the entry that set the lease's time: a grant, or a checkpoint.
-    LeaseGranted { id: LeaseId, ttl_s: i64, epoch: u64 },
-    LeaseCheckpointed { id: LeaseId, remaining_s: i64, epoch: u64 },
-    LeaseGone { id: LeaseId },
+    LeaseGranted {
+        id: LeaseId,
+        ttl_s: i64,
+        epoch: u64,
+    },
+    LeaseCheckpointed {
+        id: LeaseId,
+        remaining_s: i64,
+        epoch: u64,
+    },
+    LeaseGone {
+        id: LeaseId,
+    },
     /// An expiry that was proposed came too late to be true: the lease lives on.
-    ExpiryDropped { id: LeaseId },
-    Compacted { revision: Revision, physical: bool },
+    ExpiryDropped {
+        id: LeaseId,
+    },
+    Compacted {
+        revision: Revision,
+        physical: bool,
+    },
     AlarmRaised(AlarmMember),
     AlarmCleared(AlarmMember),
-    MemberPublished { id: u64 },
+    MemberPublished {
+        id: u64,
+    },
 }
 
 /// One write to the store. A command's writes go in together or not at all.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
-    Record { at: Place, bytes: Bytes },
+    Record {
+        at: Place,
+        bytes: Bytes,
+    },
     /// A superseded record, removed by compaction.
-    DropRecord { at: Place },
+    DropRecord {
+        at: Place,
+    },
     /// State that is not a key of a client; `value` None removes it. See [`crate::stored`] for the key's layout.
-    Meta { key: Bytes, value: Option<Bytes> },
+    Meta {
+        key: Bytes,
+        value: Option<Bytes>,
+    },
 }

@@ -1,0 +1,69 @@
+//! Who the members are. The set follows the log's membership entries; name and client addresses are what each member
+//! published of itself.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message;
+use tenure_proto::internal::{MemberPublish, StoredMember};
+
+use crate::change::Write;
+use crate::stored;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Member {
+    pub id: u64,
+    /// Empty until the member has started.
+    pub name: String,
+    pub peer_urls: Vec<String>,
+    pub client_urls: Vec<String>,
+    pub is_learner: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Members {
+    members: BTreeMap<u64, Member>,
+}
+
+impl Members {
+    pub fn get(&self, id: u64) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    pub(crate) fn replace(&mut self, members: Vec<Member>) -> Vec<Write> {
+        let mut next = BTreeMap::new();
+        for mut member in members {
+            if let Some(known) = self.members.get(&member.id) {
+                member.name = known.name.clone();
+                member.client_urls = known.client_urls.clone();
+            }
+            next.insert(member.id, member);
+        }
+        let before = std::mem::replace(&mut self.members, next);
+        let gone = before.keys().filter(|id| !self.members.contains_key(id));
+        let gone = gone.map(|id| Write::Meta { key: stored::member_key(*id), value: None });
+        gone.chain(self.members.values().map(write)).collect()
+    }
+
+    pub(crate) fn publish(&mut self, publish: &MemberPublish) -> Option<Write> {
+        let member = self.members.get_mut(&publish.id)?;
+        member.name = publish.name.clone();
+        member.client_urls = publish.client_urls.clone();
+        Some(write(member))
+    }
+
+    pub(crate) fn restore(&mut self, stored: StoredMember) {
+        let StoredMember { id, name, client_urls, peer_urls, is_learner } = stored;
+        self.members.insert(id, Member { id, name, peer_urls, client_urls, is_learner });
+    }
+}
+
+fn write(member: &Member) -> Write {
+    let Member { id, name, peer_urls, client_urls, is_learner } = member.clone();
+    let stored = StoredMember { id, name, client_urls, peer_urls, is_learner };
+    Write::Meta { key: stored::member_key(id), value: Some(Bytes::from(stored.encode_to_vec())) }
+}

@@ -1,0 +1,168 @@
+//! Reading a range of keys at one revision, in steps, so that a long read holds nobody up: each step looks at a bounded
+//! number of keys, and the revision that the first step saw holds for all.
+
+use bytes::Bytes;
+use prost::Message;
+use tenure_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use tenure_proto::etcdserverpb::{RangeRequest, RangeResponse};
+use tenure_proto::mvccpb::KeyValue;
+
+use crate::answer::Refusal;
+use crate::change::Key;
+use crate::index::History;
+use crate::interval::Interval;
+use crate::machine::Machine;
+use crate::records::{Fatal, Records};
+use crate::revision::{Place, Revision};
+
+/// A range read under way.
+pub struct Scan<'a> {
+    request: &'a RangeRequest,
+    interval: Interval,
+    at: Revision,
+    /// Records to take at the most; later ones are only counted.
+    take: usize,
+    last: Option<Key>,
+    taken: Vec<KeyValue>,
+    count: i64,
+}
+
+/// How a step ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    More,
+    Done,
+    /// A compaction went past the revision that is being read.
+    Overtaken,
+}
+
+impl<'a> Scan<'a> {
+    /// `request` was checked to be well-formed. A revision of 0 or below reads the latest.
+    pub fn new(request: &'a RangeRequest, machine: &Machine) -> Result<Scan<'a>, Refusal> {
+        let current = machine.revision();
+        let at = if request.revision > 0 { Revision(request.revision) } else { current };
+        if at > current {
+            return Err(Refusal::FutureRevision);
+        }
+        if at < machine.compacted() {
+            return Err(Refusal::Compacted);
+        }
+        Ok(Scan::at(request, at))
+    }
+
+    /// The read at a revision known to be there.
+    pub(crate) fn at(request: &'a RangeRequest, at: Revision) -> Scan<'a> {
+        let whole = request.sort_order() != SortOrder::None || filters(request);
+        let limit = usize::try_from(request.limit).unwrap_or(0);
+        let take = match (request.count_only, whole || limit == 0) {
+            (true, _) => 0,
+            (false, true) => usize::MAX,
+            // One more than asked, to know whether there is more.
+            (false, false) => limit.saturating_add(1),
+        };
+        let interval = Interval::new(&request.key, &request.range_end);
+        Scan { request, interval, at, take, last: None, taken: Vec::new(), count: 0 }
+    }
+
+    /// Looks at `keys_max` more keys.
+    pub fn step(&mut self, machine: &Machine, records: &dyn Records, keys_max: usize) -> Result<Step, Fatal> {
+        if self.at < machine.compacted() {
+            return Ok(Step::Overtaken);
+        }
+        if let Interval::Key(key) = &self.interval {
+            if let Some(history) = machine.index().get(key) {
+                self.visit(history, records)?;
+            }
+            return Ok(Step::Done);
+        }
+        let last = self.last.take();
+        let interval = self.interval.clone();
+        let mut walked = 0;
+        for (key, history) in machine.index().range_after(&interval, last.as_ref()).take(keys_max) {
+            walked += 1;
+            self.visit(history, records)?;
+            if walked == keys_max {
+                self.last = Some(key.clone());
+            }
+        }
+        Ok(if walked == keys_max { Step::More } else { Step::Done })
+    }
+
+    fn visit(&mut self, history: &History, records: &dyn Records) -> Result<(), Fatal> {
+        let Some(place) = history.at(self.at) else { return Ok(()) };
+        self.count += 1;
+        if self.taken.len() < self.take {
+            let newest = history.newest();
+            let record = match &newest.record {
+                Some(record) if newest.place() == place => record.clone(),
+                _ => must_have(records, place)?,
+            };
+            self.taken.push(decode(record)?);
+        }
+        Ok(())
+    }
+
+    /// The answer, once a step said `Done`. Its header is the caller's to fill.
+    pub fn finish(self) -> RangeResponse {
+        let Scan { request, mut taken, count, .. } = self;
+        if filters(request) {
+            taken.retain(|kv| passes(request, kv));
+        }
+        sort(request, &mut taken);
+        let limit = usize::try_from(request.limit).unwrap_or(0);
+        let more = limit > 0 && taken.len() > limit;
+        if more {
+            taken.truncate(limit);
+        }
+        if request.keys_only {
+            taken.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        }
+        RangeResponse { header: None, kvs: taken, more, count }
+    }
+}
+
+/// A record that the index speaks of must be there.
+pub(crate) fn must_have(records: &dyn Records, place: Place) -> Result<Bytes, Fatal> {
+    records.record(place)?.ok_or_else(|| {
+        Fatal(format!(
+            "the store has no record of revision {}.{}, which the index names",
+            place.main, place.sub
+        ))
+    })
+}
+
+pub(crate) fn decode(record: Bytes) -> Result<KeyValue, Fatal> {
+    KeyValue::decode(record).map_err(|error| Fatal(format!("a record in the store does not decode: {error}")))
+}
+
+fn filters(request: &RangeRequest) -> bool {
+    request.min_mod_revision != 0
+        || request.max_mod_revision != 0
+        || request.min_create_revision != 0
+        || request.max_create_revision != 0
+}
+
+fn passes(request: &RangeRequest, kv: &KeyValue) -> bool {
+    let within = |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
+    within(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
+        && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
+}
+
+/// A sort target without an order sorts ascending, but of what was already cut to the limit: etcd's way.
+fn sort(request: &RangeRequest, taken: &mut [KeyValue]) {
+    let (order, target) = (request.sort_order(), request.sort_target());
+    if order == SortOrder::None && target == SortTarget::Key {
+        return;
+    }
+    match target {
+        // They come in the order of keys.
+        SortTarget::Key => {}
+        SortTarget::Version => taken.sort_by_key(|kv| kv.version),
+        SortTarget::Create => taken.sort_by_key(|kv| kv.create_revision),
+        SortTarget::Mod => taken.sort_by_key(|kv| kv.mod_revision),
+        SortTarget::Value => taken.sort_by(|a, b| a.value.cmp(&b.value)),
+    }
+    if order == SortOrder::Descend {
+        taken.reverse();
+    }
+}
