@@ -1,0 +1,340 @@
+//! What the leader's count of lease time promises, one test a sentence. Time is turned by hand.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tenure_state::{Checkpoint, Effect, Lease, LeaseId, Lessor, Millis, Pace, Remaining, Renewal};
+
+const EXTENSION_MS: u64 = 1_000;
+const UNHURRIED: Pace =
+    Pace { expiries_per_second: 1_000, spread_ms_max: 10_000, checkpoint_interval_ms: None };
+const CHECKPOINTING: Pace = Pace { checkpoint_interval_ms: Some(300_000), ..UNHURRIED };
+
+fn leader(pace: Pace) -> Lessor {
+    let mut lessor = Lessor::new(pace);
+    promote(&mut lessor, 1, 0, []);
+    lessor
+}
+
+fn granted(id: i64, ttl_s: i64, epoch: u64) -> Effect {
+    Effect::LeaseGranted { id: LeaseId(id), ttl_s, epoch }
+}
+
+fn gone(id: i64) -> Effect {
+    Effect::LeaseGone { id: LeaseId(id) }
+}
+
+/// Makes a leader of a lessor; each lease is an id, a TTL and what a checkpoint says of it, and has its id as epoch.
+fn promote(lessor: &mut Lessor, term: u64, now: u64, leases: impl IntoIterator<Item = (i64, i64, i64)>) {
+    let remember = |(id, ttl_s, remaining_s)| {
+        (LeaseId(id), Lease { ttl_s, epoch: id as u64, remaining_s, keys: BTreeSet::new() })
+    };
+    let leases: BTreeMap<LeaseId, Lease> = leases.into_iter().map(remember).collect();
+    lessor.promote(term, Millis(now), leases.iter().map(|(id, lease)| (*id, lease)), EXTENSION_MS);
+}
+
+fn expired(lessor: &mut Lessor, now: u64) -> Vec<(i64, u64)> {
+    lessor.expired(Millis(now), 1_000).into_iter().map(|(id, epoch)| (id.0, epoch)).collect()
+}
+
+fn renew(lessor: &mut Lessor, id: i64, asked_at: u64, now: u64) -> Renewal {
+    lessor.renew(LeaseId(id), Millis(asked_at), Millis(now))
+}
+
+#[test]
+fn nothing_is_counted_unless_leading() {
+    let mut lessor = Lessor::new(UNHURRIED);
+    lessor.follow(&granted(1, 10, 5), Millis(0));
+    assert_eq!((lessor.term(), lessor.len(), lessor.next_due()), (None, 0, None));
+    assert_eq!(renew(&mut lessor, 1, 0, 0), Renewal::NotLeader);
+
+    promote(&mut lessor, 3, 0, [(1, 10, 0)]);
+    assert_eq!((lessor.term(), lessor.len()), (Some(3), 1));
+
+    lessor.demote();
+    assert_eq!(renew(&mut lessor, 1, 0, 0), Renewal::NotLeader);
+    assert_eq!(expired(&mut lessor, 1_000_000), vec![]);
+    assert_eq!((lessor.remaining(LeaseId(1), Millis(0)), lessor.ids_by_deadline()), (None, None));
+}
+
+#[test]
+fn a_lease_is_handed_out_once_and_not_before_its_deadline() {
+    let mut lessor = leader(UNHURRIED);
+    lessor.follow(&granted(1, 10, 5), Millis(700));
+    assert_eq!(lessor.next_due(), Some(Millis(10_700)));
+    assert_eq!(expired(&mut lessor, 10_699), vec![]);
+    assert_eq!(expired(&mut lessor, 10_700), vec![(1, 5)]);
+    assert_eq!(expired(&mut lessor, 99_999), vec![]);
+    assert_eq!(lessor.next_due(), None);
+}
+
+#[test]
+fn a_renewal_counts_from_the_end_of_the_proof() {
+    let mut lessor = leader(UNHURRIED);
+    lessor.follow(&granted(1, 10, 5), Millis(0));
+    assert_eq!(renew(&mut lessor, 1, 3_000, 3_200), Renewal::Renewed { ttl_s: 10 });
+    assert_eq!(lessor.next_due(), Some(Millis(13_200)));
+    assert_eq!(expired(&mut lessor, 13_199), vec![]);
+    assert_eq!(expired(&mut lessor, 13_200), vec![(1, 5)]);
+}
+
+#[test]
+fn an_unknown_lease_is_said_to_be_unknown() {
+    let mut lessor = leader(UNHURRIED);
+    assert_eq!(renew(&mut lessor, 1, 0, 0), Renewal::Unknown);
+    lessor.follow(&granted(1, 10, 5), Millis(0));
+    lessor.follow(&gone(1), Millis(0));
+    assert_eq!(renew(&mut lessor, 1, 0, 0), Renewal::Unknown);
+    assert_eq!(lessor.remaining(LeaseId(1), Millis(0)), None);
+    assert_eq!(lessor.next_due(), None, "a lease that went leaves nothing in the queue");
+}
+
+#[test]
+fn a_lease_that_was_handed_out_is_never_renewed() {
+    let mut lessor = leader(UNHURRIED);
+    lessor.follow(&granted(1, 10, 5), Millis(0));
+    assert_eq!(expired(&mut lessor, 10_000), vec![(1, 5)]);
+    assert_eq!(renew(&mut lessor, 1, 9_999, 10_001), Renewal::Leaving);
+    lessor.expiry_failed([LeaseId(1)], Millis(10_002));
+    assert_eq!(renew(&mut lessor, 1, 9_999, 10_002), Renewal::Leaving);
+    lessor.follow(&Effect::ExpiryDropped { id: LeaseId(1) }, Millis(10_003));
+    assert_eq!(renew(&mut lessor, 1, 9_999, 10_003), Renewal::Leaving);
+    lessor.follow(&gone(1), Millis(10_004));
+    assert_eq!(renew(&mut lessor, 1, 9_999, 10_004), Renewal::Unknown);
+}
+
+#[test]
+fn a_lease_that_ran_out_before_the_client_asked_is_leaving_though_nobody_had_noticed() {
+    let mut lessor = leader(UNHURRIED);
+    lessor.follow(&granted(1, 10, 5), Millis(0));
+    assert_eq!(renew(&mut lessor, 1, 10_000, 10_050), Renewal::Leaving);
+    // The first asker waits for the end, so a second who asked in time must not prevent it.
+    assert_eq!(renew(&mut lessor, 1, 9_000, 10_060), Renewal::Leaving);
+    assert_eq!(expired(&mut lessor, 10_060), vec![(1, 5)]);
+}
+
+#[test]
+fn a_lease_that_ran_out_during_the_proof_is_renewed() {
+    let mut lessor = leader(UNHURRIED);
+    lessor.follow(&granted(1, 10, 5), Millis(0));
+    assert_eq!(renew(&mut lessor, 1, 9_999, 10_050), Renewal::Renewed { ttl_s: 10 });
+    assert_eq!(expired(&mut lessor, 20_049), vec![]);
+    assert_eq!(expired(&mut lessor, 20_050), vec![(1, 5)]);
+}
+
+#[test]
+fn a_failed_removal_is_due_again_at_once_at_the_epoch_of_then() {
+    let mut lessor = leader(UNHURRIED);
+    lessor.follow(&granted(1, 10, 5), Millis(0));
+    assert_eq!(expired(&mut lessor, 10_000), vec![(1, 5)]);
+    let checkpointed = Effect::LeaseCheckpointed { id: LeaseId(1), remaining_s: 10, epoch: 8 };
+    lessor.follow(&checkpointed, Millis(10_100));
+    lessor.follow(&Effect::ExpiryDropped { id: LeaseId(1) }, Millis(10_100));
+    lessor.expiry_failed([LeaseId(1)], Millis(10_200));
+    assert_eq!(lessor.next_due(), Some(Millis(10_100)));
+    assert_eq!(expired(&mut lessor, 10_200), vec![(1, 8)], "once, however often it failed");
+}
+
+#[test]
+fn a_failure_that_speaks_of_an_earlier_lease_of_the_same_id_means_nothing() {
+    let mut lessor = leader(UNHURRIED);
+    lessor.follow(&granted(1, 10, 5), Millis(0));
+    assert_eq!(expired(&mut lessor, 10_000), vec![(1, 5)]);
+    lessor.follow(&gone(1), Millis(10_100));
+    lessor.follow(&granted(1, 10, 9), Millis(10_200));
+    lessor.follow(&Effect::ExpiryDropped { id: LeaseId(1) }, Millis(10_300));
+    lessor.expiry_failed([LeaseId(1)], Millis(10_300));
+    assert_eq!(renew(&mut lessor, 1, 10_400, 10_400), Renewal::Renewed { ttl_s: 10 });
+    assert_eq!(expired(&mut lessor, 20_399), vec![]);
+}
+
+#[test]
+fn a_new_leader_starts_each_lease_with_what_is_remembered_and_the_extension() {
+    let mut lessor = Lessor::new(UNHURRIED);
+    let leases = [(1, 10, 0), (2, 600, 120), (3, 5, 0)];
+    promote(&mut lessor, 4, 50_000, leases);
+    assert_eq!(lessor.ids_by_deadline(), Some(vec![LeaseId(3), LeaseId(1), LeaseId(2)]));
+    let left = |id| lessor.remaining(LeaseId(id), Millis(50_000)).unwrap();
+    assert_eq!(left(1), Remaining { granted_s: 10, remaining_s: 11 });
+    assert_eq!(left(2), Remaining { granted_s: 600, remaining_s: 121 });
+    assert_eq!(left(3), Remaining { granted_s: 5, remaining_s: 6 });
+    // A renewal right after the promotion takes nothing back.
+    assert_eq!(renew(&mut lessor, 1, 50_000, 50_000), Renewal::Renewed { ttl_s: 10 });
+    assert_eq!(expired(&mut lessor, 60_999), vec![(3, 3)]);
+}
+
+#[test]
+fn after_a_change_of_leader_no_second_holds_more_ends_than_the_pace_allows() {
+    let pace = Pace { expiries_per_second: 100, spread_ms_max: 10_000, checkpoint_interval_ms: None };
+    // Few enough for the pace, then so many that the bound on the extra time decides.
+    for (leases, per_second) in [(950, 100), (5_000, 500)] {
+        let mut lessor = Lessor::new(pace);
+        promote(&mut lessor, 1, 0, (1..=leases).map(|id| (id, 10 + id % 3, 0)));
+        for second in 0..30 {
+            let from = second * 1_000;
+            let mut due = 0;
+            for now in (from..from + 1_000).step_by(100) {
+                for (id, _) in expired(&mut lessor, now) {
+                    let own = (10 + id as u64 % 3) * 1_000 + EXTENSION_MS;
+                    assert!(own <= now && now <= own + pace.spread_ms_max + 100, "lease {id} at {now}");
+                    due += 1;
+                }
+            }
+            assert!(due <= per_second, "{due} of {leases} in second {second}");
+        }
+        assert_eq!(lessor.next_due(), None, "all {leases} were handed out");
+    }
+}
+
+#[test]
+fn leases_are_not_spread_while_the_pace_suffices() {
+    let mut lessor = Lessor::new(UNHURRIED);
+    promote(&mut lessor, 1, 0, (1..=1_000).map(|id| (id, 10, 0)));
+    assert_eq!(expired(&mut lessor, 11_000).len(), 1_000);
+}
+
+#[test]
+fn twenty_thousand_leases_of_one_ttl_are_handed_out_in_twenty_batches() {
+    let mut lessor = leader(UNHURRIED);
+    for id in 1..=20_000 {
+        lessor.follow(&granted(id, 5, id as u64), Millis(0));
+    }
+    assert_eq!(expired(&mut lessor, 4_999), vec![]);
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        assert_eq!(lessor.next_due(), Some(Millis(5_000)));
+        let batch = expired(&mut lessor, 5_000);
+        assert_eq!(batch.len(), 1_000);
+        seen.extend(batch);
+    }
+    assert_eq!(lessor.next_due(), None);
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=20_000).map(|id| (id, id as u64)).collect::<Vec<_>>());
+}
+
+#[test]
+fn one_call_does_bounded_work_and_then_says_that_more_is_waiting() {
+    let mut lessor = leader(UNHURRIED);
+    for id in 1..=10_000 {
+        lessor.follow(&granted(id, 10, 1), Millis(0));
+        renew(&mut lessor, id, 9_000, 9_000);
+    }
+    lessor.follow(&granted(10_001, 10, 1), Millis(0));
+    let mut calls = 0;
+    while expired(&mut lessor, 10_000).is_empty() {
+        assert_eq!(lessor.next_due(), Some(Millis(10_000)));
+        calls += 1;
+    }
+    assert!(0 < calls && calls < 10, "{calls} calls");
+}
+
+#[test]
+fn leases_that_are_kept_alive_wake_the_caller_rarely() {
+    // 100 leases of 10 s renewed every 3 s for an hour: a caller that sleeps until next_due may look about once per TTL
+    // minus the interval, not once per lease or renewal.
+    let mut lessor = leader(UNHURRIED);
+    for id in 1..=100 {
+        lessor.follow(&granted(id, 10, 1), Millis(0));
+    }
+    let mut wakes = 0;
+    let mut due = lessor.next_due().unwrap();
+    for now in (0..3_600_000).step_by(30) {
+        let id = (now / 30) % 100 + 1;
+        assert_eq!(renew(&mut lessor, id as i64, now, now), Renewal::Renewed { ttl_s: 10 });
+        if due <= Millis(now) {
+            assert_eq!(expired(&mut lessor, now), vec![]);
+            due = lessor.next_due().unwrap();
+            wakes += 1;
+        }
+    }
+    assert!(wakes <= 3_600 / 6, "{wakes} wakes");
+}
+
+#[test]
+fn remaining_time_is_rounded_down_and_never_negative() {
+    let mut lessor = leader(UNHURRIED);
+    lessor.follow(&granted(1, 10, 5), Millis(0));
+    let left = |now| lessor.remaining(LeaseId(1), Millis(now)).unwrap().remaining_s;
+    assert_eq!((left(0), left(1), left(9_000), left(9_001), left(20_000)), (10, 9, 1, 0, 0));
+}
+
+#[test]
+fn leases_are_listed_by_their_end() {
+    let mut lessor = leader(UNHURRIED);
+    for (id, ttl_s) in [(1, 30), (-2, 10), (3, 20), (4, 10)] {
+        lessor.follow(&granted(id, ttl_s, 1), Millis(0));
+    }
+    renew(&mut lessor, 4, 5_000, 5_000);
+    let order = lessor.ids_by_deadline().unwrap();
+    assert_eq!(order, [-2, 4, 3, 1].map(LeaseId));
+}
+
+#[test]
+fn a_long_lease_is_checkpointed_each_interval_and_a_short_one_never() {
+    let mut lessor = leader(CHECKPOINTING);
+    lessor.follow(&granted(1, 900, 5), Millis(0));
+    lessor.follow(&granted(2, 300, 6), Millis(0));
+    assert_eq!(lessor.next_due(), Some(Millis(300_000)));
+    assert_eq!(lessor.checkpoints_due(Millis(299_999), 10), vec![]);
+
+    let first = Checkpoint { id: LeaseId(1), epoch: 5, remaining_s: 600 };
+    assert_eq!(lessor.checkpoints_due(Millis(300_001), 10), vec![first], "rounded up");
+    assert_eq!(lessor.checkpoints_due(Millis(300_001), 10), vec![]);
+    lessor.follow(&Effect::LeaseCheckpointed { id: LeaseId(1), remaining_s: 600, epoch: 7 }, Millis(300_010));
+
+    let second = Checkpoint { id: LeaseId(1), epoch: 7, remaining_s: 300 };
+    assert_eq!(lessor.checkpoints_due(Millis(600_001), 10), vec![second]);
+    assert_eq!(lessor.checkpoints_due(Millis(899_999), 10), vec![], "its end comes before the next one");
+}
+
+#[test]
+fn a_lease_that_is_renewed_within_the_interval_needs_no_checkpoint() {
+    let mut lessor = leader(CHECKPOINTING);
+    lessor.follow(&granted(1, 900, 5), Millis(0));
+    for now in (0..3_600_000).step_by(200_000) {
+        assert_eq!(renew(&mut lessor, 1, now, now), Renewal::Renewed { ttl_s: 900 });
+        assert_eq!(lessor.checkpoints_due(Millis(now + 150_000), 10), vec![]);
+    }
+}
+
+#[test]
+fn checkpoints_come_in_batches() {
+    let mut lessor = leader(CHECKPOINTING);
+    for id in 1..=25 {
+        lessor.follow(&granted(id, 900, 5), Millis(0));
+    }
+    let sizes = [(); 4].map(|()| lessor.checkpoints_due(Millis(300_000), 10).len());
+    assert_eq!(sizes, [10, 10, 5, 0]);
+}
+
+#[test]
+fn a_renewal_after_a_checkpoint_waits_until_the_log_has_forgotten_it() {
+    // Otherwise the next leader would start from the checkpoint and end the lease before what the client was told.
+    let mut lessor = leader(CHECKPOINTING);
+    lessor.follow(&granted(1, 900, 5), Millis(0));
+    assert_eq!(lessor.checkpoints_due(Millis(300_000), 10).len(), 1);
+    // Handed out is enough: it may be in the log already.
+    assert_eq!(renew(&mut lessor, 1, 300_100, 300_200), Renewal::ForgetCheckpoint { epoch: 5, ttl_s: 900 });
+    lessor.follow(&Effect::LeaseCheckpointed { id: LeaseId(1), remaining_s: 600, epoch: 7 }, Millis(300_300));
+    assert_eq!(renew(&mut lessor, 1, 300_100, 300_300), Renewal::ForgetCheckpoint { epoch: 7, ttl_s: 900 });
+    lessor.follow(&Effect::LeaseCheckpointed { id: LeaseId(1), remaining_s: 900, epoch: 8 }, Millis(300_400));
+    assert_eq!(renew(&mut lessor, 1, 300_100, 300_400), Renewal::Renewed { ttl_s: 900 });
+    assert_eq!(lessor.remaining(LeaseId(1), Millis(300_400)).unwrap().remaining_s, 900);
+}
+
+#[test]
+fn a_new_leader_makes_the_log_forget_what_it_started_from_before_it_renews() {
+    let mut lessor = Lessor::new(CHECKPOINTING);
+    promote(&mut lessor, 2, 0, [(1, 900, 100)]);
+    assert_eq!(renew(&mut lessor, 1, 10, 20), Renewal::ForgetCheckpoint { epoch: 1, ttl_s: 900 });
+}
+
+#[test]
+fn the_longest_ttl_there_is_overflows_nothing() {
+    let mut lessor = leader(CHECKPOINTING);
+    lessor.follow(&granted(1, i64::MAX, 5), Millis(u64::MAX / 2));
+    lessor.follow(&granted(2, -1, 5), Millis(0));
+    assert_eq!(renew(&mut lessor, 1, 0, u64::MAX), Renewal::Renewed { ttl_s: i64::MAX });
+    assert_eq!(expired(&mut lessor, 0), vec![(2, 5)]);
+}
