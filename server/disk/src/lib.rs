@@ -12,6 +12,3 @@ pub mod wal;
 
 pub use disk::{DirLock, Disk, DiskFile, Files};
 pub use fake::{FakeDisk, Loss};
-pub use wal::{
-    LogId, LogState, Observer, OpenError, Recovery, Torn, Vote, Wal, WalEvent, WalOptions, Workers,
-};

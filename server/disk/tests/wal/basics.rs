@@ -2,7 +2,8 @@
 
 use std::sync::mpsc::channel;
 
-use tenure_disk::{Files, LogState};
+use tenure_disk::wal::LogState;
+use tenure_disk::{Files, Loss};
 
 use super::*;
 
@@ -82,7 +83,7 @@ fn the_committed_hint_rides_along() {
     assert_eq!((disk.syncs(), wal.committed()), (syncs, Some(id(1, 2))));
     append(&wal, 1, 4..5, 10).unwrap();
     let copy = disk.fork();
-    copy.cut_power(tenure_disk::Loss::Everything);
+    copy.cut_power(Loss::Everything);
     assert_eq!(open(&copy).committed(), Some(id(1, 2)));
     wal.save_committed(Some(id(1, 3)));
     wal.close();

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tenure_disk::{FakeDisk, LogId, OpenError, Vote, Wal, WalOptions, Workers};
+use tenure_disk::FakeDisk;
+use tenure_disk::wal::{LogId, OpenError, Vote, Wal, WalOptions, Workers};
 
 const DIR: &str = "/data/log";
 
