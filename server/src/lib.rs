@@ -1,0 +1,4 @@
+//! Tenure's server as a library: the binary in `main.rs` only wires these rooms together.
+
+pub mod clock;
+pub mod ids;
