@@ -1,0 +1,284 @@
+//! From flags to [`Config`]: defaults that depend on other flags, and what may not stand together. The rules and, where
+//! it has them, the words are etcd's.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use super::bootstrap::InitialFlags;
+use super::flags::{
+    ClusteringFlags, Flags, HistoryFlags, LimitFlags, MemberFlags, ObservationFlags, SecurityFlags,
+};
+use super::urls::{ListenUrl, Scheme, Url, UrlList};
+use super::{
+    Auth, AutoCompaction, Compaction, Config, Error, Keepalive, Limits, Listen, Membership, Raft, units,
+};
+use crate::logging::{self, Output};
+
+const ELECTION_TIMEOUT_MOST: Duration = Duration::from_millis(50_000);
+const SNAPSHOT_COUNT_DEFAULT: u64 = 10_000;
+const WATCH_PROGRESS_DEFAULT: Duration = Duration::from_secs(600);
+const LOG_SEGMENT_BYTES_MOST: u64 = 4 << 30;
+
+/// The configuration these flags mean; what is allowed but deserves a word is added to `warnings`.
+pub(super) fn checked(flags: Flags, warnings: &mut Vec<String>) -> Result<Config, Error> {
+    let Flags { member, clustering, limits, history, security, observation, hazards } = flags;
+    if member.name.is_empty() {
+        return Err(Error::check("--name is empty; give each member a name of its own".to_owned()));
+    }
+    let listen = listen(&member, &clustering, observation.listen_metrics_urls.as_ref(), warnings)?;
+    let advertise_client_urls = given_or(clustering.advertise_client_urls.clone(), default_url(2379));
+    let initial = initial(&clustering);
+    warn_of_useless_urls(&advertise_client_urls, &initial.advertise_peer_urls, warnings);
+    let (request_limits, keepalive) = limits_and_keepalive(&limits)?;
+
+    Ok(Config {
+        data_dir: match member.data_dir.as_deref() {
+            None | Some("") => PathBuf::from(format!("{}.etcd", member.name)),
+            Some(directory) => PathBuf::from(directory),
+        },
+        wal_dir: member.wal_dir.as_deref().filter(|directory| !directory.is_empty()).map(PathBuf::from),
+        raft: raft(&member, &clustering, request_limits.request_bytes_max as u64, !hazards.unsafe_no_fsync)?,
+        membership: Membership {
+            strict_reconfig_check: clustering.strict_reconfig_check,
+            learners_max: usize::from(clustering.max_learners),
+        },
+        compaction: compaction(&history)?,
+        auth: auth(&security)?,
+        watch_progress_notify_interval: match history.watch_progress_notify_interval {
+            Duration::ZERO => WATCH_PROGRESS_DEFAULT,
+            given => given,
+        },
+        warning_apply_duration: observation.warning_apply_duration,
+        warning_unary_request_duration: observation.warning_unary_request_duration,
+        log: log(&observation)?,
+        value_cache_bytes: member.value_cache_bytes,
+        runtime_threads: usize::from(member.runtime_threads),
+        force_new_cluster: hazards.force_new_cluster,
+        name: member.name,
+        limits: request_limits,
+        listen,
+        advertise_client_urls,
+        keepalive,
+        initial,
+    })
+}
+
+fn listen(
+    member: &MemberFlags,
+    clustering: &ClusteringFlags,
+    metrics: Option<&UrlList<ListenUrl>>,
+    warnings: &mut Vec<String>,
+) -> Result<Listen, Error> {
+    if member.listen_client_urls.is_some() && clustering.advertise_client_urls.is_none() {
+        let text = "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+        return Err(Error::check(text.to_owned()));
+    }
+    let mut client = given_or(member.listen_client_urls.clone(), default_listener(2379));
+    if let Some(UrlList(more)) = &member.listen_client_http_urls {
+        warnings.push(
+            "--listen-client-http-urls: these addresses serve gRPC too, and the others HTTP".to_owned(),
+        );
+        client.extend(more.iter().cloned());
+        client.sort();
+        client.dedup();
+    }
+    Ok(Listen {
+        client,
+        peer: given_or(member.listen_peer_urls.clone(), default_listener(2380)),
+        metrics: metrics.map(|list| list.0.clone()).unwrap_or_default(),
+    })
+}
+
+fn initial(clustering: &ClusteringFlags) -> InitialFlags {
+    InitialFlags {
+        advertise_peer_urls: given_or(clustering.initial_advertise_peer_urls.clone(), default_url(2380)),
+        cluster: clustering.initial_cluster.clone(),
+        state: clustering.initial_cluster_state,
+        token: clustering.initial_cluster_token.clone(),
+    }
+}
+
+fn warn_of_useless_urls(client: &[Url], peer: &[Url], warnings: &mut Vec<String>) {
+    for (flag, urls) in [("--advertise-client-urls", client), ("--initial-advertise-peer-urls", peer)] {
+        if let Some(url) = urls.iter().find(|url| url.is_unspecified()) {
+            warnings
+                .push(format!("{flag} has {url}, which nobody can call; give an address of this machine"));
+        }
+    }
+    if let Some(url) = client.iter().find(|url| url.scheme() == Scheme::Https) {
+        warnings.push(format!(
+            "--advertise-client-urls has {url}, but TLS is not spoken here; a proxy has to do it"
+        ));
+    }
+}
+
+fn raft(
+    member: &MemberFlags,
+    clustering: &ClusteringFlags,
+    request: u64,
+    fsync: bool,
+) -> Result<Raft, Error> {
+    let (heartbeat, election) = (member.heartbeat_interval, member.election_timeout);
+    let (heartbeat_ms, election_ms) = (heartbeat.as_millis(), election.as_millis());
+    let wrong = match () {
+        () if heartbeat_ms == 0 => Some(format!("--heartbeat-interval must be >0 (set to {heartbeat_ms}ms)")),
+        () if election_ms == 0 => Some(format!("--election-timeout must be >0 (set to {election_ms}ms)")),
+        () if heartbeat.saturating_mul(5) > election => Some(format!(
+            "--election-timeout[{election_ms}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat_ms}ms]"
+        )),
+        () if election > ELECTION_TIMEOUT_MOST => Some(format!(
+            "--election-timeout[{election_ms}ms] is too long, and should be set less than {}ms",
+            ELECTION_TIMEOUT_MOST.as_millis()
+        )),
+        () if !(2 * request..=LOG_SEGMENT_BYTES_MOST).contains(&member.log_segment_bytes) => Some(format!(
+            "--log-segment-bytes[{}] must be from {} (twice --max-request-bytes) to {LOG_SEGMENT_BYTES_MOST}",
+            member.log_segment_bytes,
+            2 * request
+        )),
+        () => None,
+    };
+    match wrong {
+        Some(message) => Err(Error::check(message)),
+        None => Ok(Raft {
+            heartbeat_interval: heartbeat,
+            election_timeout: election,
+            pre_vote: clustering.pre_vote,
+            snapshot_count: if member.snapshot_count == 0 {
+                SNAPSHOT_COUNT_DEFAULT
+            } else {
+                member.snapshot_count
+            },
+            snapshot_catchup_entries: member.snapshot_catchup_entries,
+            log_segment_bytes: member.log_segment_bytes,
+            fsync,
+        }),
+    }
+}
+
+fn limits_and_keepalive(flags: &LimitFlags) -> Result<(Limits, Keepalive), Error> {
+    if !(1..=Limits::REQUEST_BYTES_MOST).contains(&flags.max_request_bytes) {
+        return Err(Error::check(format!(
+            "--max-request-bytes[{}] must be from 1 to {}",
+            flags.max_request_bytes,
+            Limits::REQUEST_BYTES_MOST
+        )));
+    }
+    let limits = Limits {
+        quota_bytes: match flags.quota_backend_bytes {
+            0 => Some(Limits::QUOTA_BYTES_DEFAULT),
+            given => u64::try_from(given).ok(),
+        },
+        txn_ops_max: flags.max_txn_ops as usize,
+        request_bytes_max: flags.max_request_bytes as usize,
+        concurrent_streams_max: flags.max_concurrent_streams,
+    };
+    let unless_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);
+    let keepalive = Keepalive {
+        min_time: flags.grpc_keepalive_min_time,
+        interval: unless_zero(flags.grpc_keepalive_interval),
+        timeout: unless_zero(flags.grpc_keepalive_timeout),
+    };
+    Ok((limits, keepalive))
+}
+
+fn compaction(flags: &HistoryFlags) -> Result<Compaction, Error> {
+    let retention = &flags.auto_compaction_retention;
+    let auto = match flags.auto_compaction_mode.as_str() {
+        "periodic" => periodic(retention),
+        "revision" => revisions(retention),
+        "" => {
+            return Err(Error::check(
+                "undefined auto-compaction-mode; it is periodic or revision".to_owned(),
+            ));
+        }
+        other => {
+            let text = format!("unknown auto-compaction-mode {other:?}; it is periodic or revision");
+            return Err(Error::check(text));
+        }
+    };
+    let auto = auto.map_err(|why| {
+        Error::check(format!("error parsing --auto-compaction-retention {retention:?}: {why}"))
+    })?;
+    Ok(Compaction {
+        auto,
+        batch_limit: flags.compaction_batch_limit,
+        sleep_interval: flags.compaction_sleep_interval,
+    })
+}
+
+/// A bare number is hours.
+fn periodic(retention: &str) -> Result<AutoCompaction, String> {
+    let kept = match retention.parse::<u32>() {
+        Ok(hours) => Duration::from_secs(u64::from(hours) * 3600),
+        Err(_) => units::duration(retention)?,
+    };
+    Ok(if kept.is_zero() { AutoCompaction::Off } else { AutoCompaction::Periodic(kept) })
+}
+
+fn revisions(retention: &str) -> Result<AutoCompaction, String> {
+    match retention.parse::<i64>() {
+        Ok(0) => Ok(AutoCompaction::Off),
+        Ok(kept) if kept > 0 => Ok(AutoCompaction::Revision(kept)),
+        Ok(_) | Err(_) => Err("in mode revision it is a number of revisions, for example 1000".to_owned()),
+    }
+}
+
+fn auth(flags: &SecurityFlags) -> Result<Auth, Error> {
+    match flags.auth_token.as_str() {
+        "" | "simple" => Ok(Auth {
+            token_ttl: Duration::from_secs(u64::from(flags.auth_token_ttl)),
+            bcrypt_cost: flags.bcrypt_cost,
+        }),
+        other => Err(Error::check(format!("--auth-token {other:?} is not available; only simple is"))),
+    }
+}
+
+fn log(flags: &ObservationFlags) -> Result<logging::Settings, Error> {
+    match flags.logger.as_str() {
+        "zap" => {}
+        "capnslog" => {
+            return Err(Error::check("--logger=capnslog is removed in v3.5; leave --logger out".to_owned()));
+        }
+        other => return Err(Error::check(format!("unknown logger option {other:?}; leave --logger out"))),
+    }
+    let level = match flags.log_level.to_ascii_lowercase().as_str() {
+        "debug" => LevelFilter::DEBUG,
+        "" | "info" => LevelFilter::INFO,
+        "warn" => LevelFilter::WARN,
+        // Nothing here is worse than an error, and an error is never to be hidden.
+        "error" | "dpanic" | "panic" | "fatal" => LevelFilter::ERROR,
+        other => {
+            let text = format!(
+                "unrecognized level: {other:?}; --log-level is debug, info, warn, error, panic or fatal"
+            );
+            return Err(Error::check(text));
+        }
+    };
+    let mut outputs: Vec<Output> = Vec::new();
+    for output in flags.log_outputs.split(',').map(str::trim) {
+        let output = match output {
+            // The journal collects what a unit writes to standard error.
+            "" | "default" | "stderr" | "systemd/journal" => Output::Stderr,
+            "stdout" => Output::Stdout,
+            path => Output::File(PathBuf::from(path)),
+        };
+        if !outputs.contains(&output) {
+            outputs.push(output);
+        }
+    }
+    Ok(logging::Settings { level, format: flags.log_format, outputs })
+}
+
+fn given_or<U>(given: Option<UrlList<U>>, default: U) -> Vec<U> {
+    given.map_or_else(|| vec![default], |list| list.0)
+}
+
+fn default_url(port: u16) -> Url {
+    Url::peer(&format!("http://localhost:{port}")).expect("a constant that the tests parse")
+}
+
+fn default_listener(port: u16) -> ListenUrl {
+    ListenUrl::parse(&format!("http://localhost:{port}")).expect("a constant that the tests parse")
+}

@@ -1,0 +1,224 @@
+//! The configuration: what an operator wrote, made into one typed value that was checked before anything starts.
+//!
+//! ```text
+//!  command line ──go_syntax──┐
+//!  TENURE_*, ETCD_* ─────────┴─sources──(foreign: warned about, refused, renamed)──flags (types)──check──> Config
+//! ```
+//!
+//! The names, defaults and rules are etcd's, because people bring their unit files along. Texts become typed once
+//! (`flags`), and are judged together once (`check`); whoever holds a [`Config`] need not check it again. A source of
+//! another kind, such as a file, has to end up as names and texts in `sources` and nothing below changes.
+//!
+//! What only counts when a member starts for the first time (`--initial-*`) is checked when asked for
+//! ([`Config::bootstrap`]): a member that has data must start whatever those flags say by now.
+//!
+//! Touches no file and no network. May import `ids` and `logging`, and nothing above.
+
+mod bootstrap;
+mod check;
+mod flags;
+mod foreign;
+mod go_syntax;
+mod sources;
+mod units;
+mod urls;
+mod version;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use bootstrap::Bootstrap;
+pub use urls::{ListenUrl, Scheme, Url};
+pub use version::ETCD_COMPATIBILITY_VERSION;
+
+use crate::logging;
+use bootstrap::InitialFlags;
+use flags::Flags;
+use sources::Asked;
+
+/// What a command line asks of the program.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Serve. The warnings are for the log, once there is one.
+    Run { config: Box<Config>, warnings: Vec<String> },
+    /// Print this to standard output and end with 0.
+    Print(String),
+}
+
+/// Reads `arguments` (without the program's name) and `environment`. Neither is asked of the process here, so that
+/// tests can bring their own.
+pub fn read(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Invocation, Error> {
+    let sources = match sources::gather(arguments, environment)? {
+        Asked::Help => return Ok(Invocation::Print(Flags::help())),
+        Asked::Version => return Ok(Invocation::Print(version::text())),
+        Asked::Run(sources) => sources,
+    };
+    let pairs = sources.settings.iter().map(|(name, given)| (name.as_str(), given.value.as_str()));
+    let flags = Flags::read(pairs).map_err(|refused| match sources.settings.get(&refused.name) {
+        Some(given) => {
+            Error::usage(format!("invalid value {:?} for {}: {}", given.value, given.origin, refused.why))
+        }
+        None => Error::usage(refused.why),
+    })?;
+    let mut warnings = sources.warnings;
+    let config = check::checked(flags, &mut warnings)?;
+    Ok(Invocation::Run { config: Box::new(config), warnings })
+}
+
+/// How this member runs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub name: String,
+    pub data_dir: PathBuf,
+    /// Where the Raft log lives; within `data_dir` when None.
+    pub wal_dir: Option<PathBuf>,
+    pub listen: Listen,
+    /// How clients call this member.
+    pub advertise_client_urls: Vec<Url>,
+    pub raft: Raft,
+    pub membership: Membership,
+    pub limits: Limits,
+    pub keepalive: Keepalive,
+    pub compaction: Compaction,
+    pub auth: Auth,
+    /// How often an idle watch that asked for it is told the current revision.
+    pub watch_progress_notify_interval: Duration,
+    /// Applying an entry for longer than this is worth a warning.
+    pub warning_apply_duration: Duration,
+    /// So is answering a request for longer than this.
+    pub warning_unary_request_duration: Duration,
+    /// Memory for the newest values of keys; 0 for none.
+    pub value_cache_bytes: u64,
+    /// 1 to 256.
+    pub runtime_threads: usize,
+    pub log: logging::Settings,
+    /// The operator asks that this member becomes the only one of its cluster, with the data it has.
+    pub force_new_cluster: bool,
+    initial: InitialFlags,
+}
+
+/// Where this member listens; every list is sorted.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Never empty.
+    pub client: Vec<ListenUrl>,
+    /// Never empty.
+    pub peer: Vec<ListenUrl>,
+    /// Metrics and health only; may be empty.
+    pub metrics: Vec<ListenUrl>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Raft {
+    /// At least 1 ms.
+    pub heartbeat_interval: Duration,
+    /// At least five heartbeats, at most 50 s.
+    pub election_timeout: Duration,
+    pub pre_vote: bool,
+    /// Entries applied between two snapshots; at least 1.
+    pub snapshot_count: u64,
+    /// Entries kept behind a snapshot.
+    pub snapshot_catchup_entries: u64,
+    /// At least twice the largest request.
+    pub log_segment_bytes: u64,
+    /// False when the operator chose to lose acknowledged writes in a crash.
+    pub fsync: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Membership {
+    pub strict_reconfig_check: bool,
+    pub learners_max: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Size of the data at which writes are refused; None for no limit.
+    pub quota_bytes: Option<u64>,
+    /// At least 1.
+    pub txn_ops_max: usize,
+    /// 1 to [`Limits::REQUEST_BYTES_MOST`].
+    pub request_bytes_max: usize,
+    /// For each client connection; at least 1.
+    pub concurrent_streams_max: u32,
+}
+
+impl Limits {
+    pub const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
+    /// A request travels through the Raft log in one piece and is held in memory by every member more than once.
+    pub const REQUEST_BYTES_MOST: u64 = 1 << 30;
+}
+
+/// HTTP/2 pings between server and client.
+#[derive(Debug, Clone)]
+pub struct Keepalive {
+    /// A client that pings more often is hung up on.
+    pub min_time: Duration,
+    /// None: the server never pings.
+    pub interval: Option<Duration>,
+    /// None: the server waits for ever.
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Compaction {
+    pub auto: AutoCompaction,
+    /// Revisions dropped in one step; at least 1.
+    pub batch_limit: u32,
+    /// Pause between two steps.
+    pub sleep_interval: Duration,
+}
+
+/// What history the server drops on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoCompaction {
+    Off,
+    /// What is older than this; never zero.
+    Periodic(Duration),
+    /// All but this many of the newest revisions; at least 1.
+    Revision(i64),
+}
+
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// Of a simple token, since its last use.
+    pub token_ttl: Duration,
+    /// 4 to 31.
+    pub bcrypt_cost: u32,
+}
+
+/// What a member without data does first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ClusterState {
+    /// Found the cluster, together with the other initial members.
+    New,
+    /// Join a cluster that lists this member already.
+    Existing,
+}
+
+/// Why the server does not start: one line for the operator, who has to change what the line names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}; see 'tenured --help'")]
+pub struct Error {
+    message: String,
+    exit_code: u8,
+}
+
+impl Error {
+    /// As etcd: 2 when a flag could not be read, 1 when what was read cannot be honoured.
+    pub fn exit_code(&self) -> u8 {
+        self.exit_code
+    }
+
+    fn usage(message: String) -> Error {
+        Error { message, exit_code: 2 }
+    }
+
+    fn check(message: String) -> Error {
+        Error { message, exit_code: 1 }
+    }
+}
