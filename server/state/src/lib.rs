@@ -19,6 +19,7 @@ mod revision;
 mod scan;
 pub mod stored;
 pub mod txn;
+mod watchers;
 
 pub use alarm::Alarms;
 pub use answer::{Applied, Refusal, Response};
@@ -33,3 +34,4 @@ pub use member::{Member, Members};
 pub use records::{Fatal, Records};
 pub use revision::{Place, Revision};
 pub use scan::{Scan, Step};
+pub use watchers::{CreateError, Created, Delivery, HistoryRequest, Limits, Piece, Pull, StreamId, WatchId, WatchSpec, WatchStats, Watchers};
