@@ -28,6 +28,17 @@ impl Keys {
         }
     }
 
+    /// Keys of the same length, `count` of them.
+    pub(crate) fn resized(&self, count: u64) -> Result<Self, String> {
+        Self::new(&self.prefix, self.prefix.len() + self.digits, count)
+    }
+
+    /// Which key this is, if it is one of these.
+    pub(crate) fn number_of(&self, key: &[u8]) -> Option<u64> {
+        let digits = key.strip_prefix(self.prefix.as_bytes()).filter(|digits| digits.len() == self.digits)?;
+        std::str::from_utf8(digits).ok()?.parse().ok().filter(|number| *number < self.count)
+    }
+
     /// Key number `number`, counted round the key space.
     pub(crate) fn key(&self, number: u64) -> Bytes {
         self.numbered(number % self.count)
@@ -105,6 +116,11 @@ mod tests {
         assert_eq!(keys.key(7), "bench/0000000007");
         assert_eq!(keys.key(1007), "bench/0000000007");
         assert_eq!(keys.all(), ("bench/0000000000".into(), "bench0".into()));
+        assert_eq!(keys.number_of(b"bench/0000000007"), Some(7));
+        for other in ["bench/0000001000", "bench/7", "other/0000000007", "bench/000000000x"] {
+            assert_eq!(keys.number_of(other.as_bytes()), None, "{other}");
+        }
+        assert_eq!(keys.resized(10_000).map(|keys| keys.key(9999)), Ok("bench/0000009999".into()));
         assert!(Keys::new("bench/", 9, 1000).is_ok());
         assert!(Keys::new("bench/", 8, 1000).is_err());
         assert!(Keys::new("bench/", 3, 1).is_err());

@@ -38,7 +38,7 @@ impl Failure {
     /// From the `grpc-status` and `grpc-message` the server sent.
     pub(crate) fn status(number: &str, message: &str) -> Self {
         let name = number.parse::<usize>().ok().and_then(|n| STATUS.get(n)).unwrap_or(&"Unknown");
-        Self { code: name, message: message.to_owned() }
+        Self { code: name, message: unescaped(message) }
     }
 
     /// The connection is gone: nothing more will be answered on it.
@@ -76,9 +76,30 @@ impl Failure {
     }
 }
 
+/// gRPC messages travel percent-encoded, some servers encode even blanks. What is not a valid escape stays as it is.
+fn unescaped(message: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::with_capacity(message.len()), message.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        let hex = after.first_chunk::<2>().filter(|_| *first == b'%');
+        let byte = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_are_unescaped() {
+        for (wire, text) in
+            [("no%20leader", "no leader"), ("100%", "100%"), ("%zz%2", "%zz%2"), ("%C3%BC", "ü")]
+        {
+            assert_eq!(Failure::status("14", wire).message, text);
+        }
+    }
 
     #[test]
     fn status_numbers_become_names() {

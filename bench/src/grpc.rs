@@ -41,7 +41,9 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.starts_with("https://") {
-            return Err(format!("{text}: only plain http endpoints are supported, start the server without TLS"));
+            return Err(format!(
+                "{text}: only plain http endpoints are supported, start the server without TLS"
+            ));
         }
         let bare = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
         let authority = Authority::from_str(bare).map_err(|e| format!("{text}: not host:port ({e})"))?;
@@ -70,7 +72,8 @@ impl Connection {
     pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self, Failure> {
         let failed = |why: String| Failure::disconnected(format!("connect to {endpoint}: {why}"));
         let connecting = async {
-            let socket = TcpStream::connect(endpoint.authority.as_str()).await.map_err(|e| failed(e.to_string()))?;
+            let socket =
+                TcpStream::connect(endpoint.authority.as_str()).await.map_err(|e| failed(e.to_string()))?;
             socket.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
             h2::client::Builder::new()
                 .initial_window_size(STREAM_WINDOW_BYTES)
@@ -234,7 +237,11 @@ fn status_of(headers: &HeaderMap) -> Option<Result<(), Failure>> {
 }
 
 fn from_h2(error: h2::Error) -> Failure {
-    if error.is_reset() { Failure::reset(error.to_string()) } else { Failure::disconnected(error.to_string()) }
+    if error.is_reset() {
+        Failure::reset(error.to_string())
+    } else {
+        Failure::disconnected(error.to_string())
+    }
 }
 
 #[cfg(test)]

@@ -36,10 +36,12 @@ impl Sample {
     fn of_one(pid: &str) -> Result<Self, Failure> {
         let read = |name: &str| {
             let path = format!("/proc/{pid}/{name}");
-            fs::read_to_string(&path).map_err(|e| Failure::setup(format!("read {path}: {e}; is the process alive?")))
+            fs::read_to_string(&path)
+                .map_err(|e| Failure::setup(format!("read {path}: {e}; is the process alive?")))
         };
         let (stat, status) = (read("stat")?, read("status")?);
-        let odd = |file: &str| Failure::setup(format!("/proc/{pid}/{file} is not in the form Linux documents"));
+        let odd =
+            |file: &str| Failure::setup(format!("/proc/{pid}/{file} is not in the form Linux documents"));
         let ticks = cpu_ticks(&stat).ok_or_else(|| odd("stat"))?;
         let tick_us = 1_000_000 / rustix::param::clock_ticks_per_second();
         Ok(Self {

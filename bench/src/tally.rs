@@ -126,7 +126,11 @@ mod tests {
     fn shards_add_up() {
         let tally = Tally::new(100);
         for lane in 0..100 {
-            tally.record(lane, if lane % 2 == 0 { "grant" } else { "revoke" }, Duration::from_micros(lane as u64));
+            tally.record(
+                lane,
+                if lane % 2 == 0 { "grant" } else { "revoke" },
+                Duration::from_micros(lane as u64),
+            );
             tally.fail(lane, &Failure::status("14", "gone"));
         }
         let counts = tally.take();
