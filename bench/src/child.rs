@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn children_end_when_told_and_when_dropped() {
+    async fn children_end_when_told_when_dropped_and_when_we_panic() {
         let log = std::env::temp_dir().join(format!("tenure-bench-child-{}", std::process::id()));
         let mut told = sleeper(&log);
         assert!(told.ended().is_none());
@@ -149,6 +149,13 @@ mod tests {
         drop(dropped);
         assert!(is_gone(id));
         assert!(!running().contains(&id));
+
+        let mut left = sleeper(&log);
+        kill_all_on_panic();
+        std::panic::catch_unwind(|| panic!("on purpose")).unwrap_err();
+        while left.ended().is_none() {
+            tokio::task::yield_now().await;
+        }
         std::fs::remove_file(&log).unwrap();
     }
 

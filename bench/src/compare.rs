@@ -5,7 +5,7 @@
 //! Both servers are started fresh for each workload, client count and round, and both stay up, one idle, while the other is
 //! measured: memory peaks then belong to that workload, and neither inherits the other's data.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -184,6 +184,7 @@ impl Compare {
         ];
         let mut comparison = Comparison::new(names, [self.a.to_string(), self.b.to_string()]);
         let mut complaint = None;
+        warn_of_memory(&self.dir());
         for round in 0..self.rounds {
             for cell in self.cells() {
                 match self.measure_both(cell, round, &stop, &mut comparison).await {
@@ -207,6 +208,10 @@ impl Compare {
         Ok((comparison, complaint))
     }
 
+    fn dir(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
+
     fn cells(&self) -> Vec<Cell> {
         let sizes = |kind: &Kind| match kind {
             Kind::Expiry | Kind::IdleLeases | Kind::IdleWatchers | Kind::Restart => vec![CLIENTS_OF_ONCE],
@@ -227,7 +232,7 @@ impl Compare {
     ) -> Result<Option<String>, Failure> {
         let starting = Starting {
             members: usize::from(self.members),
-            dir: self.dir.clone().unwrap_or_else(std::env::temp_dir),
+            dir: self.dir(),
             ready_limit: self.ready_limit,
             stop: stop.clone(),
         };
@@ -258,7 +263,7 @@ impl Compare {
             outcomes[side] = Some(outcome);
         }
         if let [Some(a), Some(b)] = &outcomes {
-            comparison.add(a, b);
+            comparison.add(cell.clients, a, b);
         }
         Ok(complaint)
     }
@@ -329,6 +334,17 @@ impl Cell {
     fn label(self) -> String {
         let name = self.kind.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         format!("{name} {}", self.clients)
+    }
+}
+
+/// On a file system in memory a sync costs nothing, and what is compared is not what a server does.
+fn warn_of_memory(dir: &Path) {
+    const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+    if rustix::fs::statfs(dir).is_ok_and(|found| found.f_type == TMPFS) {
+        remark(&format!(
+            "tenure-bench: {} is in memory, where syncing is free; use --dir on a disk",
+            dir.display()
+        ));
     }
 }
 

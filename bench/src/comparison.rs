@@ -52,17 +52,17 @@ impl Comparison {
         self.rows.is_empty()
     }
 
-    /// Adds one round's outcomes of the same workload on both sides.
-    pub(crate) fn add(&mut self, a: &Outcome, b: &Outcome) {
+    /// Adds one round's outcomes of the same workload with the same number of clients on both sides.
+    pub(crate) fn add(&mut self, clients: usize, a: &Outcome, b: &Outcome) {
         let theirs = b.metrics();
         for mine in a.metrics() {
             let Some(other) = theirs.iter().find(|other| other.name == mine.name) else { continue };
             let same =
-                |row: &Row| row.workload == a.workload && row.clients == a.clients && row.metric == mine.name;
+                |row: &Row| row.workload == a.workload && row.clients == clients && row.metric == mine.name;
             let at = self.rows.iter().position(same).unwrap_or_else(|| {
                 self.rows.push(Row {
                     workload: a.workload.clone(),
-                    clients: a.clients,
+                    clients,
                     metric: mine.name,
                     unit: mine.unit,
                     better: mine.better,
@@ -98,7 +98,7 @@ impl Comparison {
         let [a, b] = &self.names;
         let headers = ["workload", "clients", "metric", a, b, "B/A", "spread", "better", "rounds"];
         let mut table = Table::new(3, &headers);
-        for row in &self.rows {
+        for row in self.rows.iter().filter(|row| row.tells_something()) {
             let ratios = row.ratios();
             let spread = match (ratios.first(), ratios.last()) {
                 (Some(least), Some(most)) => format!("{least:.2}-{most:.2}"),
@@ -142,6 +142,11 @@ impl Row {
         ratios
     }
 
+    /// Settings that are the same on both sides are only in the JSON.
+    fn tells_something(&self) -> bool {
+        self.better != Better::Neither || self.a != self.b
+    }
+
     /// The side that was better in every round.
     fn winner(&self, ratios: &[f64]) -> Option<usize> {
         let b_is_higher = ratios.first().is_some_and(|least| *least > 1.0);
@@ -176,7 +181,7 @@ mod tests {
             ["etcd".into(), "tenured".into()],
             ["etcd  {dir}".into(), "tenured {dir}".into()],
         );
-        rounds.iter().for_each(|(a, b)| comparison.add(&outcome(*a), &outcome(*b)));
+        rounds.iter().for_each(|(a, b)| comparison.add(64, &outcome(*a), &outcome(*b)));
         comparison
     }
 
