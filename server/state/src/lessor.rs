@@ -114,7 +114,7 @@ struct Count {
 
 /// Queue entries that one call may look at, so that none takes more than about a millisecond: after a call that found
 /// nothing, [`Lessor::next_due`] says "now" if more is waiting.
-const LOOKS_MAX: usize = 2_048;
+const LOOKS_MAX: usize = 1_000;
 
 impl Lessor {
     pub fn new(pace: Pace) -> Lessor {

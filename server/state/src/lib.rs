@@ -34,4 +34,7 @@ pub use member::{Member, Members};
 pub use records::{Fatal, Records};
 pub use revision::{Place, Revision};
 pub use scan::{Scan, Step};
-pub use watchers::{CreateError, Created, Delivery, HistoryRequest, Limits, Piece, Pull, StreamId, WatchId, WatchSpec, WatchStats, Watchers};
+pub use watchers::{
+    CreateError, Created, Delivery, HistoryRequest, Limits, Piece, Pull, StreamId, WatchId, WatchSpec,
+    WatchStats, Watchers,
+};

@@ -226,7 +226,7 @@ fn one_call_does_bounded_work_and_then_says_that_more_is_waiting() {
         assert_eq!(lessor.next_due(), Some(Millis(10_000)));
         calls += 1;
     }
-    assert!(0 < calls && calls < 10, "{calls} calls");
+    assert!(0 < calls && calls < 20, "{calls} calls");
 }
 
 #[test]

@@ -23,6 +23,7 @@
 //!   the list "all that concerns it from the cursor on" is empty and true: synced.
 //! - *Reading*: behind, and the cursor is older than the ring. The shell reads the store from the cursor up to just
 //!   before the ring and hands that in; the cursor moves behind what was read, and it is behind again.
+//! - *Overtaken*: it asked for what was compacted before; it has only its cancellation to come.
 //! - *Ended*: canceled by a compaction; remembered until its client cancels it too.
 //!
 //! Synced becomes behind when `pending` is full or its front has left the ring: the cursor is then that front. Each
@@ -33,7 +34,8 @@
 //! a stream take turns. Progress says "all up to here was sent", so it waits in line behind what it speaks of.
 //!
 //! **Cost.** A change costs a lookup per key, one per distinct length of watched prefix, and a comparison per odd range;
-//! after that only the watchers concerned. An idle watcher of its own key costs about 250 bytes and twice its key.
+//! after that only the watchers concerned, each some ten nanoseconds. An idle watcher of a key of its own costs about
+//! 280 bytes and twice its key, a stream about 300 bytes (measured with 100,000 of them).
 
 mod create;
 mod delivery;
