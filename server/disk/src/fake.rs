@@ -52,7 +52,6 @@ struct World {
     life: u64,
     faults: Faults,
     syncs: u64,
-    writes: u64,
 }
 
 #[derive(Clone, Default)]
@@ -157,9 +156,14 @@ impl FakeDisk {
         self.world.lock().faults.syncs_left = Some(good);
     }
 
-    /// After `good` more changes (writes, syncs, names) every change fails, until the power is cut.
+    /// After `good` more changes (writes, syncs, names) every change fails, until the power is cut or the disk healed.
     pub fn die_after(&self, good: u64) {
         self.world.lock().faults.changes_left = Some(good);
+    }
+
+    /// Ends all faults and limits, and leaves what they did.
+    pub fn heal(&self) {
+        self.world.lock().faults = Faults::default();
     }
 
     /// Flips one bit of what is stored, seen and durable: bit 0 is the lowest of the first byte.
@@ -207,11 +211,6 @@ impl FakeDisk {
     /// How often a file was synced.
     pub fn syncs(&self) -> u64 {
         self.world.lock().syncs
-    }
-
-    /// How often a file was written to.
-    pub fn writes(&self) -> u64 {
-        self.world.lock().writes
     }
 }
 
@@ -389,7 +388,6 @@ impl DiskFile for FakeFile {
                 }
                 *left -= growth;
             }
-            world.writes += 1;
             world.node(self.node).see(offset, &bytes[..count]);
             world.unsynced.push(Write { node: self.node, offset, bytes: bytes[..count].to_vec() });
             Ok(count)

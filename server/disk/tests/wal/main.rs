@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod basics;
+mod damage;
+mod faults;
+mod model;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -81,4 +84,13 @@ fn content(wal: &Wal) -> Content {
     let state = wal.state();
     let entries = wal.read(0..u64::MAX, u64::MAX).unwrap();
     Content { vote: wal.vote(), purged: state.last_purged, last: state.last, entries }
+}
+
+fn segment_files(disk: &FakeDisk) -> Vec<PathBuf> {
+    disk.paths().into_iter().filter(|path| path.extension().is_some_and(|suffix| suffix == "wal")).collect()
+}
+
+/// Where the last byte of a file lies that was ever written to, when nothing was recycled.
+fn written_bytes(disk: &FakeDisk, path: &Path) -> u64 {
+    disk.contents(path).iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
 }
