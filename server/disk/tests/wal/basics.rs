@@ -90,6 +90,28 @@ fn the_committed_hint_rides_along() {
     assert_eq!(open(&disk).committed(), Some(id(1, 3)));
 }
 
+/// An entry that is not on disk yet stays in memory, also when one of its index, since truncated, is on disk.
+#[test]
+fn a_replaced_entry_can_be_read_before_it_is_written() {
+    let disk = FakeDisk::default();
+    let options = WalOptions { batch_bytes_max: 1000, tail_bytes_max: 100, ..small() };
+    let wal = Wal::open(Arc::new(disk), Path::new(DIR), options).unwrap();
+    let inner = wal.clone();
+    let read = Arc::new(Mutex::new(Vec::new()));
+    let hear = read.clone();
+    wal.append(Vec::new(), move |_| {
+        // Batches close in the middle of this: some of it is on disk when the vote is.
+        inner.append((1..5).map(|index| entry(id(1, index), 900)).collect(), |_| {});
+        let reader = inner.clone();
+        inner.save_vote(vote(1), move |_| *hear.lock() = reader.read(0..9, u64::MAX).unwrap());
+        inner.truncate_after(Some(1));
+        inner.append((2..5).map(|index| entry(id(2, index), 900)).collect(), |_| {});
+    });
+    let expected: Vec<_> = [id(1, 1), id(2, 2), id(2, 3), id(2, 4)].map(|id| entry(id, 900)).into();
+    assert_eq!(*read.lock(), expected);
+    assert_eq!(wal.read(0..9, u64::MAX).unwrap(), expected);
+}
+
 /// On real files with real threads: callbacks come in order, everything is there again, and reading behind the tail works.
 #[test]
 fn threads_and_files() {

@@ -152,6 +152,41 @@ fn recycled_files_never_give_back_old_entries() {
     assert!(all > 100 && fresh < all, "of {all} segments {fresh} were new files");
 }
 
+/// A process that dies at any step of going on to the next segment leaves a log that the next process may rely on, whatever
+/// the power does then.
+#[test]
+fn a_segment_that_was_half_prepared_is_made_durable_before_use() {
+    for changes in 0..30 {
+        let disk = FakeDisk::default();
+        let wal = open(&disk);
+        disk.die_after(changes);
+        let _ = append(&wal, 1, 1..2, 600);
+        drop(wal);
+        disk.heal();
+        let wal = open(&disk);
+        let next = wal.state().last.map_or(1, |last| last.index + 1);
+        append(&wal, 1, next..next + 1, 10).unwrap();
+        let before = content(&wal);
+        disk.cut_power(Loss::Everything);
+        assert_eq!(content(&open(&disk)), before, "after {changes} changes");
+    }
+}
+
+/// Starting again and again, with the first batch of a segment torn each time, does not fill the disk with segments.
+#[test]
+fn torn_segments_are_removed() {
+    let disk = FakeDisk::default();
+    for seed in 0..100 {
+        let wal = open(&disk);
+        disk.die_after(1);
+        assert!(append(&wal, 1, 1..2, 3000).is_err());
+        drop(wal);
+        disk.cut_power(Loss::After(600 + seed));
+        assert!(segment_files(&disk).len() <= 2, "{:?}", disk.paths());
+    }
+    assert!(open(&disk).recovery().torn.is_some());
+}
+
 /// One process at a time has the directory.
 #[test]
 fn the_directory_has_one_holder() {

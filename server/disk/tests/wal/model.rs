@@ -211,8 +211,9 @@ proptest! {
 
     /// Whatever happens, the log is what was acknowledged, or that and a first part of what was under way.
     #[test]
-    fn the_log_is_a_list_that_survives(steps in prop::collection::vec(step(), 1..40), split in any::<bool>()) {
+    fn the_log_is_a_list_that_survives(steps in prop::collection::vec(step(), 1..40), split: bool, large: bool) {
         let batch_bytes_max = if split { 1500 } else { 4 << 20 };
-        run(steps, WalOptions { batch_bytes_max, ..small() });
+        let segment_bytes = if large { 32 << 10 } else { 4 << 10 };
+        run(steps, WalOptions { batch_bytes_max, segment_bytes, ..small() });
     }
 }
