@@ -4,15 +4,15 @@
 //! It must not know what is stored. Nothing here is durable until the matching call says so: contents after
 //! [`DiskFile::sync_data`], names (created, renamed, removed) after [`Disk::sync_dir`].
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 /// A file system, as much of it as the log and the store need.
 pub trait Disk: Send + Sync {
-    /// Creates `dir` and its missing parents, durably.
+    /// Creates `dir` and its missing parents, durably, for this user only.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// The names of the files in `dir`, in no particular order.
@@ -112,15 +112,19 @@ pub struct Files;
 
 impl Disk for Files {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
-        }
         let parent = match dir.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
+        if dir.is_dir() {
+            // Who made it may have died before this. Where we may not even look, it was not us who made it.
+            return match self.sync_dir(parent) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                outcome => outcome,
+            };
+        }
         self.create_dir(parent)?;
-        match std::fs::create_dir(dir) {
+        match DirBuilder::new().mode(0o700).create(dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
@@ -143,7 +147,7 @@ impl Disk for Files {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?))
+        Ok(Arc::new(private().truncate(true).open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -160,13 +164,20 @@ impl Disk for Files {
 
     fn lock(&self, dir: &Path) -> io::Result<DirLock> {
         let path = dir.join("LOCK");
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = private().truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(DirLock::new(file)),
             Err(TryLockError::WouldBlock) => Err(DirLock::busy(dir)),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+/// What is stored is for this user only.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).mode(0o600);
+    options
 }
 
 impl DiskFile for File {
@@ -191,6 +202,19 @@ impl DiskFile for File {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// What we store is readable for this user only.
+    #[test]
+    fn files_and_directories_are_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("a/b");
+        Files.create_dir(&dir).unwrap();
+        Files.create_dir(&dir).unwrap();
+        Files.create(&dir.join("f")).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&dir), mode(&dir.join("f"))), (0o700, 0o600));
+    }
 
     /// A second holder is refused with a text that says what to do, and may have the directory afterwards.
     #[test]

@@ -160,3 +160,31 @@ pub(super) fn number_in(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".wal")?;
     (digits.len() == 20).then(|| digits.parse().ok())?
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::fake::FakeDisk;
+
+    /// A file of a later format, or under another segment's name, is refused with words that say so.
+    #[test]
+    fn a_foreign_header_is_refused() {
+        let disk = FakeDisk::default();
+        let file = disk.create(&path(Path::new("/d"), 7)).unwrap();
+        file.write_all_at(&Segment::header(7, 3), 0).unwrap();
+        let segment = Segment::open(&disk, Path::new("/d"), 7).unwrap();
+        assert_eq!((segment.number, segment.life), (7, 3));
+
+        let mut header = Segment::header(7, 3);
+        header[sector::HEAD + 8] = 2;
+        sector::seal(&mut header, 0, 0, 0, 0, 0);
+        file.write_all_at(&header, 0).unwrap();
+        let error = Segment::open(&disk, Path::new("/d"), 7).err().unwrap().to_string();
+        assert!(error.contains("has format 2, this program reads format 1"), "{error}");
+
+        file.write_all_at(&Segment::header(8, 3), 0).unwrap();
+        let error = Segment::open(&disk, Path::new("/d"), 7).err().unwrap().to_string();
+        assert!(error.contains("that of another segment"), "{error}");
+    }
+}

@@ -153,3 +153,34 @@ fn threads_and_files() {
 fn append_threaded(wal: &Wal) -> io::ErrorKind {
     outcome(|done| wal.append(vec![entry(id(1, 2001), 1)], done)).unwrap_err().kind()
 }
+
+/// Whoever reads while others append, purge and recycle gets entries that were appended, in order, or nothing.
+#[test]
+fn readers_meet_purging_and_recycling() {
+    let disk = FakeDisk::default();
+    let options = WalOptions { workers: Workers::Threads, spares_max: 2, ..small() };
+    let wal = Wal::open(Arc::new(disk.clone()), Path::new(DIR), options).unwrap();
+    std::thread::scope(|scope| {
+        let appending = scope.spawn(|| {
+            for index in 1..3000 {
+                let (done, waited) = channel();
+                wal.append(vec![entry(id(1, index), 300)], move |outcome| done.send(outcome).unwrap());
+                waited.recv().unwrap().unwrap();
+                wal.purge(id(1, index.saturating_sub(30)));
+            }
+        });
+        let mut reads = 0;
+        while !appending.is_finished() || reads == 0 {
+            let state = wal.state();
+            let first = state.last_purged.map_or(1, |id| id.index + 1);
+            let entries = wal.read(first..u64::MAX, u64::MAX).unwrap();
+            assert!(entries.windows(2).all(|pair| pair[0].0.index + 1 == pair[1].0.index));
+            for (id, payload) in entries {
+                assert_eq!((id, payload), entry(id, 300));
+                reads += 1;
+            }
+        }
+    });
+    wal.close();
+    assert!(segment_files(&disk).len() < 20, "purged files go");
+}

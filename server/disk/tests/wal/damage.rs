@@ -218,6 +218,25 @@ fn any_flipped_bit_is_harmless_or_refused() {
     assert!(refused > 40_000 && harmless > 80, "{refused} refused, {harmless} harmless");
 }
 
+/// The same in files that were recycled, over and between what their earlier lives left.
+#[test]
+fn flipped_bits_in_recycled_files_are_harmless_or_refused() {
+    let disk = worn(100);
+    let before = content(&open(&disk));
+    let mut refused = 0;
+    for path in segment_files(&disk) {
+        for bit in (0..disk.contents(&path).len() as u64 * 8).step_by(11) {
+            disk.flip(&path, bit);
+            match try_open(&disk.fork()) {
+                Ok(wal) => assert_eq!(content(&wal), before, "{} bit {bit}", path.display()),
+                Err(_) => refused += 1,
+            }
+            disk.flip(&path, bit);
+        }
+    }
+    assert!(refused > 500, "{refused} refused");
+}
+
 /// Worse than a flipped bit: sectors of an acknowledged batch that are garbage, or zeros, with later batches behind.
 #[test]
 fn garbage_and_lost_sectors_among_acknowledged_batches_are_refused() {
