@@ -82,15 +82,15 @@ pub struct Store {
 /// Sizes of memory and files. The defaults keep the whole store near 120 MiB of memory.
 #[derive(Clone)]
 pub struct StoreOptions {
-    /// Bytes of database blocks kept in memory. Default 64 MiB.
+    /// Bytes of database blocks kept in memory; about 1.3 times as much is used. Default 32 MiB.
     pub cache_bytes: u64,
-    /// Bytes of writes that the database gathers in memory before it writes a table; up to four such portions exist.
-    /// Takes effect when a database is created or installed. Default 16 MiB.
+    /// Bytes of writes that the database gathers in memory before it writes a table; up to three such portions exist,
+    /// when tables cannot be written as fast. Default 16 MiB.
     pub memtable_bytes: u64,
     /// Bytes of journal files before the database hurries to empty them; they bound the time to open. Less than 64 MiB
     /// counts as 64 MiB. Default 128 MiB.
     pub journal_bytes_max: u64,
-    /// Bytes written but not yet committed before [`Store::room`] makes the writer wait. Default 64 MiB.
+    /// Weight in memory of what is written but not yet committed before [`Store::room`] makes the writer wait. Default 32 MiB.
     pub pending_bytes_max: usize,
     /// Bytes of records that were read from disk one by one. Default 32 MiB.
     pub read_cache_bytes: u64,
@@ -122,7 +122,7 @@ pub enum StoreEvent {
 pub struct Figures {
     /// Batches written but not yet committed.
     pub pending_batches: usize,
-    /// Their bytes.
+    /// What they weigh in memory.
     pub pending_bytes: usize,
     /// Bytes of tables on disk plus bytes that are still only in memory and journal. Journal files, of bounded size
     /// and allocated ahead, are not counted.
@@ -160,7 +160,7 @@ impl Store {
         self.shared().write(Batch::new(writes, applied))
     }
 
-    /// Ready when fewer than `pending_bytes_max` bytes wait to be committed. Safe to drop.
+    /// Ready when less than `pending_bytes_max` waits to be committed. Safe to drop.
     pub fn room(&self) -> Room {
         Room::new(Arc::clone(self.shared()))
     }
@@ -187,7 +187,7 @@ impl Store {
     }
 
     /// Visits the records from `from` up to but not including `to`, in order, as they stand at this call. Blocks for
-    /// the disk. The bytes share memory with their neighbours on disk (4 KiB and more): copy what is kept for long.
+    /// the disk.
     pub fn scan(
         &self,
         from: Place,
@@ -249,8 +249,10 @@ impl Store {
         self.shared().engine().size_on_disk()
     }
 
-    /// Begins to give back the disk space of dropped records, in short steps beside all other work, and returns at once.
-    /// Does nothing while that is under way. The end is a [`StoreEvent::Reclaimed`].
+    /// Begins to give back the disk space of dropped records, and returns at once; about a second for 300 MB, and for a
+    /// while as much disk again as the records take. Does nothing while that is under way. Its end, which closing the
+    /// store waits for, is a [`StoreEvent::Reclaimed`]. Reads and writes go on, but writes of more than some 60 MiB
+    /// meanwhile wait for it.
     ///
     /// # Errors
     /// No thread could be started.
@@ -286,10 +288,10 @@ impl std::fmt::Debug for Store {
 impl Default for StoreOptions {
     fn default() -> StoreOptions {
         StoreOptions {
-            cache_bytes: 64 * MIB,
+            cache_bytes: 32 * MIB,
             memtable_bytes: 16 * MIB,
             journal_bytes_max: 128 * MIB,
-            pending_bytes_max: 64 << 20,
+            pending_bytes_max: 32 << 20,
             read_cache_bytes: 32 * MIB,
             observer: Arc::new(|_| {}),
         }

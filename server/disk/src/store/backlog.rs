@@ -27,16 +27,17 @@ struct Pending {
 
 impl Backlog {
     pub fn push(&mut self, batch: Batch) {
-        self.bytes += batch.bytes;
+        self.bytes += batch.weight();
         self.batches.push_back(Pending { span: batch.span(), batch: Arc::new(batch) });
     }
 
     /// The oldest batches, at least one if there is any, until they are `bytes_max` bytes.
     pub fn oldest(&self, bytes_max: usize) -> Vec<Arc<Batch>> {
-        let mut bytes = 0;
+        let (mut taken, mut bytes) = (0, 0);
         let fits = |pending: &&Pending| {
-            let fits = bytes == 0 || bytes + pending.batch.bytes <= bytes_max;
-            bytes += pending.batch.bytes.max(1);
+            let fits = taken == 0 || bytes + pending.batch.weight() <= bytes_max;
+            taken += 1;
+            bytes += pending.batch.weight();
             fits
         };
         self.batches.iter().take_while(fits).map(|pending| Arc::clone(&pending.batch)).collect()
@@ -45,7 +46,7 @@ impl Backlog {
     /// Forgets the oldest batches once the database shows them.
     pub fn committed(&mut self, count: usize) {
         for pending in self.batches.drain(..count) {
-            self.bytes -= pending.batch.bytes;
+            self.bytes -= pending.batch.weight();
         }
     }
 
@@ -109,6 +110,9 @@ mod tests {
         )
     }
 
+    /// Of a batch of one record of 40 bytes: a place, the record, and what any write weighs.
+    const WEIGHT: usize = 13 + 40 + 64;
+
     #[test]
     fn a_portion_is_bounded_but_never_empty() {
         let mut backlog = Backlog::default();
@@ -117,9 +121,9 @@ mod tests {
             backlog.push(batch(main, 40));
         }
         assert_eq!(backlog.oldest(1).len(), 1);
-        assert_eq!(backlog.oldest(53 * 3).len(), 3);
+        assert_eq!(backlog.oldest(WEIGHT * 3).len(), 3);
         backlog.committed(3);
-        assert_eq!((backlog.len(), backlog.bytes()), (1, 53));
+        assert_eq!((backlog.len(), backlog.bytes()), (1, WEIGHT));
         assert_eq!(backlog.find(place(3)), None);
         assert!(backlog.find(place(4)).is_some());
     }

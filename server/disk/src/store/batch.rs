@@ -5,6 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tenure_state::{Place, Write};
 
+/// What a write weighs in memory beside its key and value, roughly; of a drop it is nearly all.
+const WRITE_OVERHEAD: usize = 64;
+
 /// Writes that go in together. Both lists are in strict order; `None` removes.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -54,6 +57,11 @@ impl Batch {
             + meta.iter().map(|(key, value)| key.len() + length(value)).sum::<usize>()
             + applied.len();
         Batch { records, meta, applied, bytes }
+    }
+
+    /// Bytes that this batch takes in memory.
+    pub fn weight(&self) -> usize {
+        self.bytes + (self.records.len() + self.meta.len()) * WRITE_OVERHEAD
     }
 
     /// What this batch says of `place`: nothing, that it was dropped, or its record.

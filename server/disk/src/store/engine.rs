@@ -10,7 +10,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fjall::compaction::Leveled;
 use fjall::{
     AbstractTree, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable,
 };
@@ -29,17 +28,15 @@ const JOURNAL_BYTES_MIN: u64 = 64 << 20;
 /// library's second thread spins while the first merges.
 const WORKERS: usize = 1;
 /// Before a commit, this many full memtables may wait to be written as tables, and this many runs of unmerged tables.
-/// Both lie below the bounds at which the library itself would wait (4 and 20): see [`Engine::await_tables`].
+/// Both lie below the bounds at which the library itself would wait (4 and 20): see [`Engine::make_room`].
 const SEALED_MEMTABLES_MAX: usize = 2;
 const UNMERGED_RUNS_MAX: usize = 16;
+const MEMTABLE_UNBOUNDED: u64 = 1 << 40;
 const TABLES_POLL: Duration = Duration::from_millis(1);
 /// Polls between two looks whether the thread that writes tables is still alive.
 const POLLS_PER_PROBE: u32 = 50;
 /// What the read cache spends on an entry besides the record: key, counters, queue nodes, allocator.
 const CACHE_ENTRY_BYTES: usize = 200;
-/// The library's number of levels, and the ratio of their sizes that makes each too large.
-const LEVELS: usize = 7;
-const LEVEL_RATIO_TINY: f32 = 1e-9;
 
 pub(super) struct Engine {
     database: Database,
@@ -49,6 +46,7 @@ pub(super) struct Engine {
     cache: moka::sync::Cache<Place, Bytes>,
     /// Counts commits that dropped records, for [`Engine::record`].
     drops: AtomicU64,
+    memtable_bytes: u64,
     fatal: OnceLock<Fatal>,
     observer: Observer,
     /// Last, so that the database is closed before its directory goes.
@@ -64,9 +62,10 @@ impl Engine {
             .worker_threads(WORKERS)
             .open()?;
         // A place that is asked for exists: filters on the last level, where most records lie, would never say no.
+        // The library keeps these options from the database's first day on, so the size of a memtable is seen to here.
         let keyspace = || {
             KeyspaceCreateOptions::default()
-                .max_memtable_size(options.memtable_bytes)
+                .max_memtable_size(MEMTABLE_UNBOUNDED)
                 .expect_point_read_hits(true)
         };
         Ok(Engine {
@@ -80,6 +79,7 @@ impl Engine {
                 })
                 .build(),
             drops: AtomicU64::new(0),
+            memtable_bytes: options.memtable_bytes,
             fatal: OnceLock::new(),
             observer: Arc::clone(&options.observer),
             directory: DatabaseDirectory::new(path.into()),
@@ -109,7 +109,7 @@ impl Engine {
     /// Makes the batches visible as one: after a crash all of them are there or none.
     pub fn commit(&self, batches: &[Arc<Batch>]) -> Result<(), Fatal> {
         self.health()?;
-        self.await_tables()?;
+        self.make_room()?;
         let started = Instant::now();
         match batches {
             [] => return Ok(()),
@@ -156,12 +156,10 @@ impl Engine {
         }
     }
 
-    /// Waits while the database is behind with writing and merging tables. The library would wait too, but without ever
-    /// looking whether its thread for that is still alive: after a full disk it would wait for good.
-    fn await_tables(&self) -> Result<(), Fatal> {
-        if !self.is_behind() {
-            return Ok(());
-        }
+    /// Sees to it that the memory of the next commit is bounded: has a full memtable written as a table, and waits while
+    /// the database is behind with that. The library does both too, but later, when its own thread comes to it, and it
+    /// waits without ever looking whether that thread is still alive: after a full disk it would wait for good.
+    fn make_room(&self) -> Result<(), Fatal> {
         let started = Instant::now();
         let mut polls = 0;
         while self.is_behind() {
@@ -173,13 +171,21 @@ impl Engine {
             }
             thread::sleep(TABLES_POLL);
         }
-        (self.observer)(StoreEvent::Stalled { took: started.elapsed() });
+        if polls > 0 {
+            (self.observer)(StoreEvent::Stalled { took: started.elapsed() });
+        }
+        for keyspace in [&self.records, &self.meta] {
+            if keyspace.tree.active_memtable().size() >= self.memtable_bytes {
+                keyspace.rotate_memtable().map_err(|error| self.failed("begin a table", &error))?;
+            }
+        }
         Ok(())
     }
 
     fn is_behind(&self) -> bool {
         [&self.records, &self.meta].into_iter().any(|keyspace| {
-            keyspace.sealed_memtable_count() > SEALED_MEMTABLES_MAX
+            let full = keyspace.tree.active_memtable().size() >= self.memtable_bytes;
+            keyspace.sealed_memtable_count() + usize::from(full) > SEALED_MEMTABLES_MAX
                 || keyspace.tree.l0_run_count() > UNMERGED_RUNS_MAX
         })
     }
@@ -204,32 +210,21 @@ impl Engine {
         (&self.records, &self.meta)
     }
 
-    /// Has the records that are only in memory written as a table, soon.
-    pub fn begin_table(&self) -> fjall::Result<()> {
-        self.records.rotate_memtable().map(drop)
+    /// Has what is only in memory written as tables, soon. Small state too, as this is also when the library finds out
+    /// what no snapshot needs any more, and there is always some small state in memory.
+    pub fn begin_tables(&self) -> fjall::Result<()> {
+        self.records.rotate_memtable()?;
+        self.meta.rotate_memtable().map(drop)
     }
 
     pub fn is_writing_tables(&self) -> bool {
-        self.records.sealed_memtable_count() > 0
+        self.records.sealed_memtable_count() + self.meta.sealed_memtable_count() > 0
     }
 
-    /// Merges some tables of records further down, where dropped records vanish. False when there was nothing to merge.
-    ///
-    /// The library's own choice of tables is used with levels that count as too large from the start. Its call for
-    /// merging everything at once would keep the thread that writes tables waiting all the while.
-    pub fn merge_step(&self) -> fjall::Result<bool> {
-        let downwards =
-            Leveled::default().with_l0_threshold(1).with_level_ratio_policy(vec![LEVEL_RATIO_TINY]);
-        let shape = || {
-            (
-                self.records.disk_space(),
-                (0..LEVELS).map(|level| self.records.tree.level_table_count(level)).collect::<Vec<_>>(),
-            )
-        };
-        let before = shape();
-        let reclaimable = self.database.supervisor.snapshot_tracker.get_seqno_safe_to_gc();
-        self.records.tree.compact(Arc::new(downwards), reclaimable)?;
-        Ok(shape() != before)
+    /// Merges all tables of records into the last level, where dropped records vanish. Blocks, about a second for 300 MB,
+    /// and keeps the library's thread from writing other tables meanwhile.
+    pub fn merge_tables(&self) -> fjall::Result<()> {
+        self.records.major_compact()
     }
 
     /// A view of what is committed now, that later commits do not change.

@@ -1,5 +1,9 @@
-//! Giving disk space back, on request: what was dropped is merged away in steps, each as short as the database's own
-//! merging, so that commits and the writing of tables go on beside it.
+//! Giving disk space back, on request: all tables of records are merged into one run, without what was dropped.
+//!
+//! Reads and commits go on beside it, the writing of tables does not: for the seconds that it takes, what is written
+//! gathers in memtables and backlog, and a writer that fills those waits. The library's merging in small steps would not
+//! have that, but it never picks a table that reaches beyond the level below, which is where drops of old records come
+//! to lie together with new records.
 
 use std::io;
 use std::sync::Arc;
@@ -10,12 +14,9 @@ use super::StoreEvent;
 use super::engine::Engine;
 use super::shared::Shared;
 
-/// No store needs as many; a bound in case a step keeps changing something without getting anywhere.
-const STEPS_MAX: usize = 10_000;
 const POLL: Duration = Duration::from_millis(5);
 
-/// Starts reclaiming unless it is already under way. The thread ends early when the store closes or an install takes
-/// its database's place.
+/// Starts reclaiming unless it is already under way.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     let mut state = shared.state.lock();
     if state.stopping || state.reclaimer.as_ref().is_some_and(|reclaimer| !reclaimer.is_finished()) {
@@ -45,13 +46,9 @@ fn reclaim(shared: &Shared, engine: &Arc<Engine>) -> fjall::Result<()> {
         !state.stopping && Arc::ptr_eq(engine, &state.engine) && engine.health().is_ok()
     };
     // Drops that are only in memory must first be in tables.
-    engine.begin_table()?;
+    engine.begin_tables()?;
     while goes_on() && engine.is_writing_tables() {
         thread::sleep(POLL);
     }
-    let mut steps = 0;
-    while goes_on() && steps < STEPS_MAX && engine.merge_step()? {
-        steps += 1;
-    }
-    Ok(())
+    if goes_on() { engine.merge_tables() } else { Ok(()) }
 }

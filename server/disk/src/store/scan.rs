@@ -11,8 +11,6 @@ use tenure_state::{Fatal, Place};
 use super::engine::{APPLIED, Engine};
 
 /// Records in order of their places, as they stood when the scan began. Ends after its first error.
-///
-/// The bytes share memory with their neighbours on disk (4 KiB and more): copy what is kept for long.
 pub struct Scan {
     committed: Committed,
     /// Newer than what is committed; `None` hides a committed record.
@@ -182,7 +180,8 @@ impl Committed {
         let Some(guard) = self.iter.as_mut().and_then(Iterator::next) else { return Ok(None) };
         let (key, record) = guard.into_inner().map_err(|error| self.engine.failed("read records", &error))?;
         match Place::decode(&key) {
-            Some(place) => Ok(Some((place, Bytes::from(record)))),
+            // A copy, or keeping one record would keep the block of 4 KiB and more that it lies in.
+            Some(place) => Ok(Some((place, Bytes::copy_from_slice(&record)))),
             None => Err(self.engine.fail(format!("a record lies at {key:?}, which is no place"))),
         }
     }

@@ -104,15 +104,18 @@ fn next_work(shared: &Shared) -> Work {
             }
         } else {
             let done = due_syncs(&mut state);
-            let engine = Arc::clone(&state.engine);
             if !done.is_empty() {
-                return Work::Sync { engine, applied: state.applied_committed.clone(), done };
+                let applied = state.applied_committed.clone();
+                return Work::Sync { engine: Arc::clone(&state.engine), applied, done };
             }
             if !state.backlog.is_empty() {
                 gather(shared, &mut state);
-                // Read again: while gathering, an install may have replaced both.
-                let engine = Arc::clone(&state.engine);
-                return Work::Commit { engine, batches: state.backlog.oldest(COMMIT_BYTES_MAX) };
+                let batches = state.backlog.oldest(COMMIT_BYTES_MAX);
+                if batches.is_empty() {
+                    // An install came meanwhile and emptied the backlog; something else may have come too.
+                    continue;
+                }
+                return Work::Commit { engine: Arc::clone(&state.engine), batches };
             }
         }
         if state.stopping {
@@ -131,7 +134,7 @@ fn due_syncs(state: &mut State) -> Vec<SyncDone> {
 
 fn gather(shared: &Shared, state: &mut MutexGuard<'_, State>) {
     let until = Instant::now() + GATHER;
-    while !state.is_urgent() && state.backlog.bytes() < GATHERED_BYTES {
+    while !state.backlog.is_empty() && !state.is_urgent() && state.backlog.bytes() < GATHERED_BYTES {
         if shared.work.wait_until(state, until).timed_out() {
             return;
         }
