@@ -18,6 +18,9 @@ pub(crate) enum Format {
     Json,
 }
 
+/// With fewer rounds, one side is better in all of them too often by chance.
+const ROUNDS_TO_WIN: usize = 3;
+
 #[derive(Serialize)]
 pub(crate) struct Comparison {
     names: [String; 2],
@@ -40,7 +43,9 @@ struct Row {
 }
 
 impl Comparison {
-    pub(crate) fn new(names: [String; 2], commands: [String; 2]) -> Self {
+    /// Two sides of the same name are told apart by their letters.
+    pub(crate) fn new([a, b]: [String; 2], commands: [String; 2]) -> Self {
+        let names = if a == b { [format!("{a}-A"), format!("{b}-B")] } else { [a, b] };
         Self { names, commands, rows: Vec::new() }
     }
 
@@ -147,8 +152,11 @@ impl Row {
         self.better != Better::Neither || self.a != self.b
     }
 
-    /// The side that was better in every round.
+    /// The side that was better in every one of enough rounds.
     fn winner(&self, ratios: &[f64]) -> Option<usize> {
+        if ratios.len() < ROUNDS_TO_WIN {
+            return None;
+        }
         let b_is_higher = ratios.first().is_some_and(|least| *least > 1.0);
         let a_is_higher = ratios.last().is_some_and(|most| *most < 1.0);
         match (self.better, a_is_higher, b_is_higher) {
@@ -207,17 +215,24 @@ mod tests {
 
     #[test]
     fn the_winner_won_every_round_and_lower_is_better_where_it_is() {
-        let better = compared(&[(100, 200), (100, 150)]);
+        let better = compared(&[(100, 200), (100, 150), (100, 110)]);
         let throughput = row(&better, "throughput");
         assert_eq!(throughput.winner(&throughput.ratios()), Some(1));
         // The outcome's p50 grows with its number of operations.
         let p50 = row(&better, "p50");
         assert_eq!(p50.winner(&p50.ratios()), Some(0));
 
-        let mixed = compared(&[(100, 200), (100, 50)]);
-        assert_eq!(row(&mixed, "throughput").winner(&row(&mixed, "throughput").ratios()), None);
-        let same = compared(&[(100, 100)]);
-        assert_eq!(row(&same, "throughput").winner(&row(&same, "throughput").ratios()), None);
+        for undecided in [vec![(100, 200), (100, 50), (100, 200)], vec![(100, 100); 3], vec![(100, 200); 2]] {
+            let comparison = compared(&undecided);
+            let throughput = row(&comparison, "throughput");
+            assert_eq!(throughput.winner(&throughput.ratios()), None, "{undecided:?}");
+        }
+    }
+
+    #[test]
+    fn sides_of_the_same_name_are_told_apart() {
+        let same = Comparison::new(["etcd".into(), "etcd".into()], [String::new(), String::new()]);
+        assert_eq!(same.names, ["etcd-A", "etcd-B"]);
     }
 
     #[test]
@@ -228,7 +243,7 @@ mod tests {
         let line = text.lines().find(|line| line.contains("throughput")).unwrap();
         assert_eq!(
             line.split_whitespace().collect::<Vec<_>>(),
-            ["put", "64", "throughput", "/s", "50", "100", "2.00", "2.00-2.00", "tenured", "1"]
+            ["put", "64", "throughput", "/s", "50", "100", "2.00", "2.00-2.00", "1"]
         );
         assert!(comparison.show(Format::Markdown).contains("| put      | 64      | throughput /s"));
         let json: serde_json::Value = serde_json::from_str(&comparison.show(Format::Json)).unwrap();
