@@ -187,25 +187,34 @@ impl Compare {
         warn_of_memory(&self.dir());
         for round in 0..self.rounds {
             for cell in self.cells() {
-                match self.measure_both(cell, round, &stop, &mut comparison).await {
-                    Ok(None) => {}
-                    Ok(Some(worse)) => complaint = Some(worse),
-                    Err(_) if stop.is_set() => {}
-                    Err(failure) => {
-                        let text = format!("{}: {failure}", cell.label());
-                        remark(&format!("tenure-bench: {text}"));
-                        complaint = Some(text);
-                    }
-                }
+                let started = self.start_both(&stop).await;
+                let measured = match started {
+                    Ok(mut sides) => self.measure_both(cell, round, &mut sides, &stop, &mut comparison).await,
+                    Err(_) if stop.is_set() => Ok(None),
+                    // What does not start now will not start later: show what there is.
+                    Err(failure) => return Ok((comparison, Some(failure.to_string()))),
+                };
                 if stop.is_set() {
                     return Ok((comparison, Some("stopped early".to_owned())));
                 }
+                let failed = |failure: Failure| Some(format!("{}: {failure}", cell.label()));
+                if let Some(text) = measured.unwrap_or_else(failed) {
+                    remark(&format!("tenure-bench: {text}"));
+                    complaint = Some(text);
+                }
             }
         }
-        if comparison.is_empty() {
-            complaint.get_or_insert_with(|| "nothing was compared".to_owned());
-        }
         Ok((comparison, complaint))
+    }
+
+    async fn start_both(&self, stop: &Stop) -> Result<[Cluster; 2], Failure> {
+        let starting = Starting {
+            members: usize::from(self.members),
+            dir: self.dir(),
+            ready_limit: self.ready_limit,
+            stop: stop.clone(),
+        };
+        Ok([Cluster::start(&self.a, &starting).await?, Cluster::start(&self.b, &starting).await?])
     }
 
     fn dir(&self) -> PathBuf {
@@ -227,17 +236,10 @@ impl Compare {
         &self,
         cell: Cell,
         round: u32,
+        sides: &mut [Cluster; 2],
         stop: &Stop,
         comparison: &mut Comparison,
     ) -> Result<Option<String>, Failure> {
-        let starting = Starting {
-            members: usize::from(self.members),
-            dir: self.dir(),
-            ready_limit: self.ready_limit,
-            stop: stop.clone(),
-        };
-        let mut sides =
-            [Cluster::start(&self.a, &starting).await?, Cluster::start(&self.b, &starting).await?];
         let mut outcomes = [None, None];
         let mut complaint = None;
         for side in if round.is_multiple_of(2) { [0, 1] } else { [1, 0] } {
@@ -256,9 +258,7 @@ impl Compare {
                 return Ok(None);
             }
             if let Some(text) = outcome.complaint(self.max_error_share) {
-                let text = format!("{} on {name}: {text}", cell.label());
-                remark(&format!("tenure-bench: {text}"));
-                complaint = Some(text);
+                complaint = Some(format!("{} on {name}: {text}", cell.label()));
             }
             outcomes[side] = Some(outcome);
         }

@@ -53,10 +53,6 @@ impl Comparison {
         self.names[side].clone()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// Adds one round's outcomes of the same workload with the same number of clients on both sides.
     pub(crate) fn add(&mut self, clients: usize, a: &Outcome, b: &Outcome) {
         let theirs = b.metrics();
