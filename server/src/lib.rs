@@ -1,6 +1,11 @@
 //! Tenure's server as a library: the binary in `main.rs` only wires these rooms together.
 
+pub mod api;
 pub mod clock;
 pub mod config;
+pub mod data_dir;
 pub mod ids;
 pub mod logging;
+pub mod node;
+pub mod raft;
+pub mod serve;

@@ -26,6 +26,17 @@ pub fn is_read_only(txn: &TxnRequest) -> bool {
     ops.all(|op| matches!(op.request, Some(Request::RequestRange(_))))
 }
 
+/// Bytes of keys and values that a txn would put at the most, whichever branches it takes.
+pub fn put_bytes(txn: &TxnRequest) -> usize {
+    let ops = txn.success.iter().chain(&txn.failure);
+    let bytes = ops.map(|op| match &op.request {
+        Some(Request::RequestPut(put)) => put.key.len() + put.value.len(),
+        Some(Request::RequestTxn(nested)) => put_bytes(nested),
+        _ => 0,
+    });
+    bytes.sum()
+}
+
 /// Whether a read-only txn asks for nothing newer than this member has.
 pub fn is_serializable(txn: &TxnRequest) -> bool {
     let mut ops = txn.success.iter().chain(&txn.failure);

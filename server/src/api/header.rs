@@ -1,0 +1,41 @@
+//! The one place that builds response headers.
+
+use std::sync::Arc;
+
+use tenure_proto::etcdserverpb::ResponseHeader;
+use tenure_state::Revision;
+use tokio::sync::watch;
+
+use crate::raft::Leadership;
+
+/// Who answers, and in which term.
+#[derive(Clone)]
+pub struct Headers {
+    cluster_id: u64,
+    member_id: u64,
+    leadership: Arc<watch::Receiver<Leadership>>,
+}
+
+impl Headers {
+    pub fn new(cluster_id: u64, member_id: u64, leadership: watch::Receiver<Leadership>) -> Headers {
+        Headers { cluster_id, member_id, leadership: Arc::new(leadership) }
+    }
+
+    /// A header with the store's revision as the answer saw it; 0 where etcd sends none.
+    pub fn at(&self, revision: Revision) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.member_id,
+            revision: revision.0,
+            raft_term: self.leadership.borrow().term,
+        }
+    }
+
+    pub fn leadership(&self) -> Leadership {
+        *self.leadership.borrow()
+    }
+
+    pub fn member_id(&self) -> u64 {
+        self.member_id
+    }
+}

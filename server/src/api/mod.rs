@@ -1,0 +1,84 @@
+//! The words of the wire: who is calling, whether what they ask is well-formed, a question to the node, and the answer
+//! with its header or its status. Each service holds only the handles it needs and knows nothing of Raft or of files.
+
+mod auth;
+mod caller;
+mod cluster;
+mod header;
+mod health;
+mod kv;
+mod lease;
+mod maintenance;
+mod status;
+mod watch;
+
+use tenure_grpc::etcdserverpb::auth_server::AuthServer;
+use tenure_grpc::etcdserverpb::cluster_server::ClusterServer;
+use tenure_grpc::etcdserverpb::kv_server::KvServer;
+use tenure_grpc::etcdserverpb::lease_server::LeaseServer;
+use tenure_grpc::etcdserverpb::maintenance_server::MaintenanceServer;
+use tenure_grpc::etcdserverpb::watch_server::WatchServer;
+use tenure_grpc::health::health_server::HealthServer;
+use tonic::service::Routes;
+
+use crate::ids::{ClusterId, MemberId};
+use crate::node::Node;
+use header::Headers;
+
+/// What a message may exceed `--max-request-bytes` by before it is refused unread: etcd's allowance.
+const MESSAGE_OVERHEAD: usize = 512 << 10;
+
+/// Bounds that the services check before anything is proposed.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub request_bytes_max: usize,
+    pub txn_operations_max: usize,
+}
+
+/// All services of the client port.
+pub fn routes(node: &Node, cluster: ClusterId, member: MemberId, limits: Limits) -> Routes {
+    let headers = Headers::new(cluster.0, member.0, node.consensus.leadership());
+    let message_bytes_max = limits.request_bytes_max + MESSAGE_OVERHEAD;
+    let kv = kv::KvService {
+        headers: headers.clone(),
+        reader: node.reader.clone(),
+        writer: node.writer.clone(),
+        quota: node.quota.clone(),
+        sweeper: node.sweeper.clone(),
+        txn_operations_max: limits.txn_operations_max,
+    };
+    let lease = lease::LeaseService {
+        headers: headers.clone(),
+        leases: node.leases.clone(),
+        quota: node.quota.clone(),
+        view: node.view.clone(),
+    };
+    let cluster = cluster::ClusterService {
+        headers: headers.clone(),
+        view: node.view.clone(),
+        read_index: node.read_index.clone(),
+    };
+    let maintenance = maintenance::MaintenanceService {
+        headers: headers.clone(),
+        view: node.view.clone(),
+        consensus: node.consensus.clone(),
+        writer: node.writer.clone(),
+        quota: node.quota.clone(),
+    };
+    let watch = watch::WatchService { headers: headers.clone(), watches: node.watches.clone() };
+    let auth = auth::AuthService { headers, view: node.view.clone() };
+    macro_rules! sized {
+        ($server:ident, $service:expr) => {
+            $server::new($service)
+                .max_decoding_message_size(message_bytes_max)
+                .max_encoding_message_size(usize::MAX)
+        };
+    }
+    Routes::new(sized!(KvServer, kv))
+        .add_service(sized!(WatchServer, watch))
+        .add_service(sized!(LeaseServer, lease))
+        .add_service(sized!(ClusterServer, cluster))
+        .add_service(sized!(MaintenanceServer, maintenance))
+        .add_service(sized!(AuthServer, auth))
+        .add_service(HealthServer::new(health::HealthService))
+}

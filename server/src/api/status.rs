@@ -1,0 +1,68 @@
+//! The one place that turns an error into a gRPC code and etcd's exact text: clients compare the text, letter by letter.
+
+use tenure_state::Refusal;
+use tonic::{Code, Status};
+
+use crate::node::Error;
+use crate::raft::Unavailable;
+
+pub fn of(error: Error) -> Status {
+    match error {
+        Error::Refused(refusal) => refused(&refusal),
+        Error::Unavailable(unavailable) => unreachable_cluster(unavailable),
+        Error::TooLarge => Status::new(Code::InvalidArgument, "etcdserver: request is too large"),
+        Error::Fatal(fatal) => {
+            tracing::error!(%fatal, "a request met a failure of this member");
+            Status::new(Code::Unavailable, "etcdserver: server stopped")
+        }
+    }
+}
+
+pub fn refused(refusal: &Refusal) -> Status {
+    let (code, text) = match refusal {
+        Refusal::KeyNotProvided => (Code::InvalidArgument, "etcdserver: key is not provided"),
+        Refusal::KeyNotFound => (Code::InvalidArgument, "etcdserver: key not found"),
+        Refusal::ValueProvided => (Code::InvalidArgument, "etcdserver: value is provided"),
+        Refusal::LeaseProvided => (Code::InvalidArgument, "etcdserver: lease is provided"),
+        Refusal::TooManyOperations => {
+            (Code::InvalidArgument, "etcdserver: too many operations in txn request")
+        }
+        Refusal::DuplicateKey => (Code::InvalidArgument, "etcdserver: duplicate key given in txn request"),
+        Refusal::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
+        Refusal::Compacted => (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
+        Refusal::FutureRevision => {
+            (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision")
+        }
+        Refusal::LeaseNotFound => (Code::NotFound, "etcdserver: requested lease not found"),
+        Refusal::LeaseExists => (Code::FailedPrecondition, "etcdserver: lease already exists"),
+        Refusal::LeaseTtlTooLarge => (Code::OutOfRange, "etcdserver: too large lease TTL"),
+        Refusal::NoSpace => (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
+        Refusal::Corrupt => (Code::DataLoss, "etcdserver: corrupt cluster"),
+        Refusal::MemberNotFound => (Code::NotFound, "etcdserver: member not found"),
+        Refusal::GuardFailed => (
+            Code::FailedPrecondition,
+            "tenure: the guard does not hold: the grant it speaks of has ended; acquire again before writing",
+        ),
+        Refusal::WatchRangeEmpty => (Code::InvalidArgument, "mvcc: watcher range is empty"),
+        Refusal::WatchIdDuplicate => {
+            (Code::InvalidArgument, "mvcc: duplicate watch ID provided on the WatchStream")
+        }
+        Refusal::UnknownCommand => (
+            Code::Unimplemented,
+            "tenure: this member does not know the command; upgrade it to the version of the others",
+        ),
+    };
+    Status::new(code, text)
+}
+
+fn unreachable_cluster(unavailable: Unavailable) -> Status {
+    let (code, text) = match unavailable {
+        Unavailable::NoLeader => (Code::Unavailable, "etcdserver: no leader"),
+        // etcd means ResourceExhausted, but this is what reaches its clients.
+        Unavailable::Busy => (Code::Unknown, "etcdserver: too many requests"),
+        Unavailable::LeaderChanged => (Code::Unavailable, "etcdserver: leader changed"),
+        Unavailable::TimedOut => (Code::Unavailable, "etcdserver: request timed out"),
+        Unavailable::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
+    };
+    Status::new(code, text)
+}

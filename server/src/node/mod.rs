@@ -1,0 +1,232 @@
+//! The running replica: every task of this member lives here. What the api may use of it are handles: [`Writer`],
+//! [`Reader`], [`Leases`], [`Watches`], [`Sweeper`], [`Quota`].
+//!
+//! | task            | owns                     | input                          | output                    | bound           | when full          |
+//! |-----------------|--------------------------|--------------------------------|---------------------------|-----------------|--------------------|
+//! | read round      | the readers that wait    | readers                        | one proof for all of them | callers         | joins the next     |
+//! | lease count     | the lessor's clock hand  | leadership, deadlines, grants  | expiry proposals          | 500 an entry    | next entry         |
+//! | sweeper         | the walk over the index  | compactions                    | dropped records           | 1000 keys/slice | store's back-pressure |
+//! | compactor       | notes of revisions       | the clock                      | compaction proposals      | ten notes       |                    |
+//! | quota           |                          | the clock                      | clearing of NOSPACE       |                 |                    |
+//! | watch progress  |                          | the clock                      | progress of idle watchers |                 |                    |
+//! | publisher       |                          | leadership                     | this member's addresses   | once            | tries again        |
+
+mod compactor;
+mod error;
+pub mod hash;
+mod history;
+mod leases;
+mod quota;
+mod read_index;
+mod reader;
+mod sweeper;
+mod watches;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tenure_disk::store::Store;
+use tenure_disk::wal::Wal;
+use tenure_proto::internal::MemberPublish;
+use tenure_proto::internal::command::Wish;
+use tenure_state::{Effect, Position};
+use tokio::task::JoinSet;
+
+pub use crate::raft::View;
+pub use compactor::Retention;
+pub use error::Error;
+pub use leases::{Leases, TimeToLive};
+pub use quota::Quota;
+pub use read_index::ReadIndex;
+pub use reader::Reader;
+pub use sweeper::Sweeper;
+pub use watches::{Next, WatchStream, Watches};
+pub use writer::{Limits, Writer, Written};
+
+use crate::clock::Clock;
+use crate::ids::{LeaseIds, MemberId};
+use crate::raft::{self, Consensus, Outlet};
+use compactor::Compactor;
+use leases::Counting;
+
+/// What a node is to be.
+pub struct Settings {
+    pub member: MemberId,
+    pub name: String,
+    pub client_urls: Vec<String>,
+    /// The members a new cluster is founded with; not looked at once there is a log.
+    pub founders: std::collections::BTreeMap<u64, Vec<String>>,
+    pub heartbeat: Duration,
+    pub election: Duration,
+    pub snapshot_entries: u64,
+    pub record_bytes_max: usize,
+    pub request_bytes_max: usize,
+    /// None: no bound.
+    pub quota_bytes_max: Option<u64>,
+    pub retention: Retention,
+    pub watch_progress_interval: Duration,
+}
+
+/// etcd's time for a request, to which two election timeouts are added.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Proposals under way at once: count and bytes.
+const UNDER_WAY_MAX: usize = 16_384;
+const UNDER_WAY_BYTES_MAX: usize = 256 << 20;
+/// Between two attempts to publish this member's addresses.
+const PUBLISH_RETRY: Duration = Duration::from_millis(200);
+
+/// A member at work.
+pub struct Node {
+    pub consensus: Consensus,
+    pub view: Arc<View>,
+    pub writer: Writer,
+    pub reader: Reader,
+    pub read_index: ReadIndex,
+    pub leases: Leases,
+    pub watches: Watches,
+    pub sweeper: Sweeper,
+    pub quota: Quota,
+    tasks: JoinSet<()>,
+}
+
+/// Where the effects of applied commands go, in this order.
+struct Outlets {
+    watches: Watches,
+    counting: Arc<Counting>,
+    sweeper: Sweeper,
+}
+
+impl Outlet for Outlets {
+    fn follow(&self, _at: Position, effects: Vec<Effect>) {
+        for effect in effects {
+            self.counting.follow(&effect);
+            self.sweeper.follow(&effect);
+            self.watches.follow(effect);
+        }
+    }
+
+    fn restored(&self) {
+        self.sweeper.restored();
+        self.watches.restored();
+    }
+}
+
+impl Node {
+    /// Takes up the log and the state, and waits until what was committed before is applied again.
+    pub async fn start(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        wal: Wal,
+        store: Store,
+    ) -> Result<Node, StartError> {
+        let machine = raft::load(&store, settings.record_bytes_max).map_err(StartError::new)?;
+        let view = Arc::new(View::new(machine, store));
+        let watches = Watches::new(view.clone());
+        let counting = Arc::new(Counting::new(clock.clone()));
+        let (sweeper, sweeping) = Sweeper::new(view.clone());
+        let outlets =
+            Outlets { watches: watches.clone(), counting: counting.clone(), sweeper: sweeper.clone() };
+        let options = raft::Options {
+            member: settings.member.0,
+            heartbeat_ms: settings.heartbeat.as_millis() as u64,
+            election_ms: settings.election.as_millis() as u64,
+            snapshot_entries: settings.snapshot_entries,
+            record_bytes_max: settings.record_bytes_max,
+        };
+        let consensus =
+            Consensus::start(options, wal, view.clone(), Arc::new(outlets)).await.map_err(StartError::new)?;
+        consensus.found(settings.founders.clone()).await.map_err(StartError::new)?;
+        consensus.recover().await.map_err(StartError::new)?;
+
+        let timeout = REQUEST_TIMEOUT + 2 * settings.election;
+        let limits = Limits {
+            request_bytes_max: settings.request_bytes_max,
+            under_way_max: UNDER_WAY_MAX,
+            under_way_bytes_max: UNDER_WAY_BYTES_MAX,
+            timeout,
+        };
+        let writer = Writer::new(consensus.clone(), limits);
+        let read_index = ReadIndex::new(consensus.clone(), timeout);
+        let lease_ids = Arc::new(LeaseIds::new(settings.member, clock.unix_ms()));
+        let ttl_min_s = shortest_ttl_s(settings.election);
+        let leases =
+            Leases::new(view.clone(), writer.clone(), read_index.clone(), counting, lease_ids, ttl_min_s);
+        let quota = Quota::new(view.clone(), writer.clone(), settings.member.0, settings.quota_bytes_max);
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(sweeping);
+        tasks.spawn(leases::count(leases.clone(), consensus.clone(), settings.election.as_millis() as u64));
+        let compactor =
+            Compactor { view: view.clone(), writer: writer.clone(), consensus: consensus.clone() };
+        tasks.spawn(compactor.run(settings.retention));
+        tasks.spawn(quota.clone().watch_over());
+        tasks.spawn(watches.clone().tell_progress(settings.watch_progress_interval));
+        tasks.spawn(publish(writer.clone(), settings));
+        let reader = Reader::new(view.clone(), read_index.clone());
+        Ok(Node { consensus, view, writer, reader, read_index, leases, watches, sweeper, quota, tasks })
+    }
+
+    /// Waits until this member serves: somebody leads, and it knows its own name and addresses from the log.
+    pub async fn ready(&self, member: MemberId) -> Result<(), StartError> {
+        let published =
+            |node: &Node| node.view.machine().members().get(member.0).is_some_and(|own| !own.name.is_empty());
+        let mut leadership = self.consensus.leadership();
+        while leadership.borrow_and_update().leader.is_none() {
+            leadership.changed().await.map_err(StartError::new)?;
+        }
+        while !published(self) {
+            if let Some(failure) = self.consensus.failure() {
+                return Err(StartError::new(failure));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Ends all tasks, the consensus last; what was acknowledged is on disk already.
+    pub async fn stop(mut self) {
+        self.watches.stop();
+        self.tasks.shutdown().await;
+        self.consensus.stop().await;
+        if let Err(fatal) = self.view.store().settled().await {
+            tracing::warn!(%fatal, "the store did not take the last writes; the log has them");
+        }
+    }
+}
+
+/// The shortest TTL that can be granted, seconds: three halves of the election timeout, as etcd has it.
+fn shortest_ttl_s(election: Duration) -> i64 {
+    (election * 3 / 2).as_millis().div_ceil(1_000) as i64
+}
+
+/// Tells the cluster this member's name and where clients reach it, once, at start.
+async fn publish(writer: Writer, settings: Settings) {
+    let publish = MemberPublish {
+        id: settings.member.0,
+        name: settings.name.clone(),
+        client_urls: settings.client_urls.clone(),
+    };
+    while let Err(error) = writer.write(leases::command(Wish::MemberPublish(publish.clone()))).await {
+        tracing::debug!(?error, "this member's addresses are not published yet");
+        tokio::time::sleep(PUBLISH_RETRY).await;
+    }
+}
+
+/// Why the node could not start: one line that says what to do.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl StartError {
+    fn new(error: impl std::fmt::Display) -> StartError {
+        StartError(error.to_string())
+    }
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}

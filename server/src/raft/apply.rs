@@ -1,0 +1,201 @@
+//! From the log into the state: each committed entry is given to the machine, its writes go to the store, what follows
+//! from it goes out, and only then the caller has the answer. Waits for the disk and for nothing else.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use openraft::EntryPayload;
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use prost::Message;
+use tenure_disk::store::{Snapshot as StoreSnapshot, Store};
+use tenure_proto::internal;
+use tenure_state::{Effect, Fatal, Machine, Member, Place, Position, Records, Refusal, Response, Write};
+
+use super::codec;
+use super::snapshot::{self, SnapshotBuilder};
+use super::types::{Entry, LogId, Membership, Reply, StoredMembership, TypeConfig};
+use super::view::View;
+
+/// Entries given to the machine while its lock is held: readers wait no longer than these take.
+const ENTRIES_AT_ONCE: usize = 256;
+
+/// Who follows what was applied. Called in the log's order, before the proposers have their answers, and must not wait.
+pub trait Outlet: Send + Sync + 'static {
+    fn follow(&self, at: Position, effects: Vec<Effect>);
+
+    /// The whole state was replaced by a later one: what lies between was not followed.
+    fn restored(&self);
+}
+
+/// The consensus library's state machine, over ours.
+pub struct StateMachine {
+    pub(super) view: Arc<View>,
+    outlet: Arc<dyn Outlet>,
+    pub(super) applied: Option<LogId>,
+    pub(super) membership: StoredMembership,
+    pub(super) record_bytes_max: usize,
+}
+
+impl StateMachine {
+    /// Takes up where the store says it stopped.
+    pub fn new(
+        view: Arc<View>,
+        outlet: Arc<dyn Outlet>,
+        record_bytes_max: usize,
+    ) -> io::Result<StateMachine> {
+        let (applied, membership) = match view.store().applied() {
+            Some(bytes) => {
+                let applied = internal::Applied::decode(bytes).map_err(io::Error::other)?;
+                (applied.position.as_ref().map(codec::position), codec::stored_membership(&applied)?)
+            }
+            None => (None, StoredMembership::default()),
+        };
+        Ok(StateMachine { view, outlet, applied, membership, record_bytes_max })
+    }
+
+    /// Applies entries that are at hand; the store is told once for all of them.
+    fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+        let view = self.view.clone();
+        let mut writes = Vec::with_capacity(chunk.len());
+        let mut outcomes = Vec::with_capacity(chunk.len());
+        let mut machine = view.machine.write();
+        for (entry, responder) in chunk {
+            let at = Position { term: entry.log_id.committed_leader_id().term, index: entry.log_id.index };
+            let (reply, effects) = self.apply_one(&mut machine, at, entry, &mut writes)?;
+            outcomes.push((at, reply, effects, responder));
+        }
+        // Readers must find the records of all that the machine speaks of, so the store has them before the lock is free.
+        view.store().write(writes, self.applied_bytes(&machine)).map_err(io::Error::other)?;
+        drop(machine);
+        for (at, reply, effects, responder) in outcomes {
+            if !effects.is_empty() {
+                self.outlet.follow(at, effects);
+            }
+            if let Some(responder) = responder {
+                responder.send(reply);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_one(
+        &mut self,
+        machine: &mut Machine,
+        at: Position,
+        entry: Entry,
+        writes: &mut Vec<Write>,
+    ) -> io::Result<(Reply, Vec<Effect>)> {
+        self.applied = Some(entry.log_id);
+        let mut answer = Ok(Response::MemberPublished);
+        let mut effects = Vec::new();
+        match entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Membership(membership) => {
+                writes.extend(machine.set_members(members(&membership)));
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+            }
+            EntryPayload::Normal(proposal) => match proposal.command() {
+                None => answer = Err(Refusal::UnknownCommand),
+                Some(command) => {
+                    let records = Ahead { writes, store: self.view.store() };
+                    let applied = machine.apply(at, &command, &records).map_err(io::Error::other)?;
+                    answer = applied.answer;
+                    effects = applied.effects;
+                    writes.extend(applied.writes);
+                }
+            },
+        }
+        Ok((Reply { answer, revision: machine.revision(), index: at.index }, effects))
+    }
+
+    fn applied_bytes(&self, machine: &Machine) -> Bytes {
+        let applied = internal::Applied {
+            position: self.applied.as_ref().map(codec::position_message),
+            membership_position: self.membership.log_id().as_ref().map(codec::position_message),
+            membership: Some(codec::membership_message(self.membership.membership())),
+            revision: machine.revision().0,
+            compacted: machine.compacted().0,
+        };
+        applied.encode_to_vec().into()
+    }
+}
+
+/// The records of entries applied a moment ago, which the store is yet to be told of, before those of the store.
+struct Ahead<'a> {
+    writes: &'a [Write],
+    store: &'a Store,
+}
+
+impl Records for Ahead<'_> {
+    fn record(&self, place: Place) -> Result<Option<Bytes>, Fatal> {
+        let ahead = self.writes.iter().rev().find_map(|write| match write {
+            Write::Record { at, bytes } if *at == place => Some(bytes.clone()),
+            _ => None,
+        });
+        match ahead {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.store.record(place),
+        }
+    }
+}
+
+fn members(membership: &Membership) -> Vec<Member> {
+    let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
+    let member = |(id, peer): (&u64, &super::types::Peer)| Member {
+        id: *id,
+        peer_urls: peer.peer_urls.clone(),
+        is_learner: !voters.contains(id),
+        ..Member::default()
+    };
+    membership.nodes().map(member).collect()
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = StoreSnapshot;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + Send,
+    {
+        let mut chunks = entries.ready_chunks(ENTRIES_AT_ONCE);
+        while let Some(chunk) = chunks.next().await {
+            self.view.store().room().await.map_err(io::Error::other)?;
+            self.apply_chunk(chunk.into_iter().collect::<io::Result<Vec<_>>>()?)?;
+        }
+        Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<SnapshotBuilder> {
+        Some(self.get_snapshot_builder().await)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        // Between two applies, so the store, once it has caught up, stands exactly at `applied`.
+        // Should the store have failed, so does taking the snapshot.
+        let _ = self.view.store().settled().await;
+        SnapshotBuilder::new(&self.view, self.applied, self.membership.clone())
+    }
+
+    async fn install_snapshot(&mut self, meta: &snapshot::Meta, snapshot: StoreSnapshot) -> io::Result<()> {
+        let machine = snapshot::install(&self.view, meta, snapshot, self.record_bytes_max)?;
+        *self.view.machine.write() = machine;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.outlet.restored();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<snapshot::Snapshot>> {
+        if self.applied.is_none() {
+            return Ok(None);
+        }
+        self.get_snapshot_builder().await.current().map(Some)
+    }
+}

@@ -1,0 +1,268 @@
+//! Consensus: commands go in, applied effects come out. The only room in which the consensus library's names appear;
+//! above it there is [`Consensus`], [`View`] and [`Outlet`].
+//!
+//! ```text
+//!   propose ─► core task ─► log.rs ─► write-ahead log (its own thread: one fsync for all that queued up)
+//!                                          │ durable
+//!              apply task ◄────────────────┘
+//!                 apply.rs: machine ─► store (its own thread, behind) ─► outlet ─► the proposer's answer
+//! ```
+//!
+//! | task            | owns            | input                        | bound                    | when full            |
+//! |-----------------|-----------------|------------------------------|--------------------------|----------------------|
+//! | core (library)  | Raft's state    | proposals, read requests     | the node's admission     | refused before here  |
+//! | apply (library) | the machine     | committed entries, from log  | store's backlog in bytes | waits for the disk   |
+//! | log thread      | segment files   | entries, votes               | what was proposed        |                      |
+//! | store thread    | the database    | batches of writes            | bytes                    | apply waits          |
+
+mod apply;
+mod codec;
+mod log;
+mod network;
+mod snapshot;
+mod types;
+mod view;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
+use tenure_disk::wal::Wal;
+use tokio::sync::watch;
+
+pub use apply::Outlet;
+pub use snapshot::load;
+pub use types::{Proposal, Reply};
+pub use view::View;
+
+use apply::StateMachine;
+use types::{Peer, TypeConfig};
+
+/// How this member takes part.
+pub struct Options {
+    pub member: u64,
+    pub heartbeat_ms: u64,
+    pub election_ms: u64,
+    /// Entries after which the state is made durable and the log before it may go.
+    pub snapshot_entries: u64,
+    /// Bytes of newest records kept in memory.
+    pub record_bytes_max: usize,
+}
+
+/// Entries kept behind a snapshot, so that a member that was away for a moment catches up from the log.
+const ENTRIES_KEPT: u64 = 5_000;
+/// Entries purged at a time, at least: purging one by one would write a record each.
+const PURGE_AT_ONCE: u64 = 1_024;
+/// How long sending a snapshot may take.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Why a request got no answer from the cluster. Whether a proposal was written is said by each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// Refused before it was proposed: nobody leads, as far as is known here.
+    NoLeader,
+    /// Refused before it was proposed: too much is under way.
+    Busy,
+    /// The leader changed while the request was under way: its outcome is unknown.
+    LeaderChanged,
+    /// No answer in time: its outcome is unknown.
+    TimedOut,
+    /// This member is stopping, or had to stop: the outcome is unknown.
+    Stopped,
+}
+
+/// What this member knows of the cluster's leadership.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    pub term: u64,
+    /// None while nobody is known to lead.
+    pub leader: Option<u64>,
+    /// Whether this member leads, with a quorum's consent in this term.
+    pub here: bool,
+}
+
+/// Where this member stands in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub last: u64,
+    pub committed: u64,
+    pub applied: u64,
+    pub purged: u64,
+}
+
+type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+/// The member's part in the consensus.
+#[derive(Clone)]
+pub struct Consensus {
+    raft: Raft,
+    leadership: watch::Receiver<Leadership>,
+}
+
+impl Consensus {
+    /// Takes up the log and the state where they were left, and the protocol with them.
+    pub async fn start(
+        options: Options,
+        wal: Wal,
+        view: Arc<View>,
+        outlet: Arc<dyn Outlet>,
+    ) -> Result<Consensus, StartError> {
+        let config = config(&options)?;
+        let machine = StateMachine::new(view, outlet, options.record_bytes_max).map_err(StartError::new)?;
+        let raft = Raft::new(options.member, config, network::Network, log::Log::new(wal), machine).await;
+        let raft = raft.map_err(StartError::new)?;
+        let leadership = follow_leadership(&raft, options.member);
+        Ok(Consensus { raft, leadership })
+    }
+
+    /// Founds a cluster of these members; a member that has a log already knows its cluster and is left as it is.
+    pub async fn found(&self, members: BTreeMap<u64, Vec<String>>) -> Result<(), StartError> {
+        if self.raft.is_initialized().await.map_err(StartError::new)? {
+            return Ok(());
+        }
+        let members: BTreeMap<u64, Peer> =
+            members.into_iter().map(|(id, peer_urls)| (id, Peer { peer_urls })).collect();
+        self.raft.initialize(members).await.map_err(StartError::new)
+    }
+
+    /// Waits until what was committed before the last stop is applied again; a sole voter asks for its own election at
+    /// once instead of waiting for one.
+    pub async fn recover(&self) -> Result<(), StartError> {
+        self.raft.wait_for_recovery(None).await.map_err(StartError::new)?;
+        let mut voters = self.raft.voter_ids();
+        let alone = voters.next() == Some(*self.raft.node_id()) && voters.next().is_none();
+        if alone {
+            self.raft.trigger().elect(false).await.map_err(StartError::new)?;
+        }
+        Ok(())
+    }
+
+    /// Has a command committed and applied, and gives what became of it.
+    pub async fn propose(&self, proposal: Proposal) -> Result<Reply, Unavailable> {
+        match self.raft.client_write(proposal).await {
+            Ok(written) => Ok(written.data),
+            Err(RaftError::Fatal(_)) => Err(Unavailable::Stopped),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(Unavailable::NoLeader),
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
+                Err(Unavailable::LeaderChanged)
+            }
+            // Neither is asked for here: no membership is changed and no condition set.
+            Err(RaftError::APIError(
+                ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_),
+            )) => Err(Unavailable::Busy),
+        }
+    }
+
+    /// Proof, gathered from a quorum after this call began, that this member leads; returns once all that was committed
+    /// by then is applied here.
+    pub async fn confirm(&self) -> Result<(), Unavailable> {
+        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::Fatal(_)) => Err(Unavailable::Stopped),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(Unavailable::NoLeader),
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(Unavailable::LeaderChanged)
+            }
+        }
+    }
+
+    /// Makes the state durable and lets the log before it go.
+    pub async fn checkpoint(&self) -> Result<(), Unavailable> {
+        self.raft.trigger().snapshot().await.map_err(|_| Unavailable::Stopped)
+    }
+
+    /// The current leadership, and a way to wait for the next.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    pub fn progress(&self) -> Progress {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let index = |id: Option<types::LogId>| id.map_or(0, |id| id.index);
+        Progress {
+            last: metrics.last_log_index.unwrap_or(0),
+            committed: index(metrics.cluster_committed),
+            applied: index(metrics.last_applied),
+            purged: index(metrics.purged),
+        }
+    }
+
+    /// Why this member can no longer take part; None while all is well.
+    pub fn failure(&self) -> Option<String> {
+        self.raft.metrics().borrow_watched().running_state.as_ref().err().map(ToString::to_string)
+    }
+
+    pub async fn stop(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "the consensus task did not end in good order");
+        }
+    }
+}
+
+/// etcd's two timeouts as the library counts them: there a follower waits for a lease of the maximum, then for a random
+/// time between the two, so that half of etcd's makes the failover as quick as etcd's.
+fn config(options: &Options) -> Result<Arc<openraft::Config>, StartError> {
+    let config = openraft::Config {
+        cluster_name: "tenure".into(),
+        heartbeat_interval: options.heartbeat_ms,
+        heartbeat_min_interval: None,
+        election_timeout_min: options.election_ms / 2,
+        election_timeout_max: options.election_ms,
+        enable_pre_vote: Some(true),
+        // A restarted leader must be elected anew: what it had applied was not yet durable in the store.
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        quorum_loss_probe_interval: Some(2 * options.election_ms + 500),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_entries),
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        purge_batch_size: PURGE_AT_ONCE,
+        install_snapshot_timeout: SNAPSHOT_TIMEOUT.as_millis() as u64,
+        ..openraft::Config::default()
+    };
+    Ok(Arc::new(config.validate().map_err(StartError::new)?))
+}
+
+/// Follows the library's own news of votes and leaders for as long as it lives.
+fn follow_leadership(raft: &Raft, member: u64) -> watch::Receiver<Leadership> {
+    let mut news = raft.server_metrics();
+    let (tell, leadership) = watch::channel(Leadership::default());
+    tokio::spawn(async move {
+        loop {
+            tell.send_if_modified(|known| {
+                let metrics = news.borrow_watched();
+                let here = metrics.state == ServerState::Leader && metrics.current_leader == Some(member);
+                let now =
+                    Leadership { term: metrics.vote.leader_id.term, leader: metrics.current_leader, here };
+                let changed = *known != now;
+                *known = now;
+                changed
+            });
+            if news.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    leadership
+}
+
+/// Why the member could not take up its part.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl StartError {
+    fn new(error: impl fmt::Display) -> StartError {
+        StartError(error.to_string())
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot start consensus: {}", self.0)
+    }
+}
+
+impl std::error::Error for StartError {}

@@ -1,0 +1,68 @@
+//! The consensus library's types, fixed once: what an entry carries, what apply answers, how a member is known. An
+//! entry's payload is already in the form in which it goes to disk and to peers, so it is encoded once in its life.
+
+use std::fmt;
+
+use bytes::Bytes;
+use prost::Message;
+use tenure_proto::internal::{Command, LogPayload, log_payload};
+use tenure_state::{Refusal, Response, Revision};
+
+/// An encoded `LogPayload` that holds a command.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proposal(pub Bytes);
+
+impl Proposal {
+    pub fn new(command: Command) -> Proposal {
+        Proposal(LogPayload { kind: Some(log_payload::Kind::Command(command)) }.encode_to_vec().into())
+    }
+
+    /// The command within; None when the bytes are not one, which only a damaged log can bring about.
+    pub fn command(&self) -> Option<Command> {
+        match LogPayload::decode(self.0.clone()).ok()?.kind? {
+            log_payload::Kind::Command(command) => Some(command),
+            log_payload::Kind::Blank(_) | log_payload::Kind::Membership(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "command of {} bytes", self.0.len())
+    }
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What became of a proposal once it was applied.
+#[derive(Debug)]
+pub struct Reply {
+    pub answer: Result<Response, Refusal>,
+    /// The store's revision right after.
+    pub revision: Revision,
+    pub index: u64,
+}
+
+/// How a member is reached by the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    pub peer_urls: Vec<String>,
+}
+
+openraft::declare_raft_types!(
+    pub TypeConfig:
+        D = Proposal,
+        R = Reply,
+        Node = Peer,
+);
+
+pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
+pub type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
+pub type CommittedLeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
+pub type Membership = openraft::Membership<u64, Peer>;
+pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;

@@ -1,0 +1,188 @@
+//! From a configuration to a member that serves, and from a signal to one that has stopped: the wiring, and nothing else.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tenure_disk::Files;
+use tenure_disk::store::{Store, StoreOptions};
+use tenure_disk::wal::{Wal, WalOptions};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{AutoCompaction, Config};
+use crate::data_dir::{DataDir, Identity};
+use crate::node::{Node, Retention, Settings};
+use crate::{api, data_dir};
+
+/// How long requests under way may take to end once the member is told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Flow-control windows of a client's connection and of one stream, bytes.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+const STREAM_WINDOW: u32 = 2 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    #[error(transparent)]
+    DataDir(#[from] data_dir::Error),
+    #[error("{0}")]
+    Log(#[from] tenure_disk::wal::OpenError),
+    #[error("{0}")]
+    Store(#[from] tenure_disk::store::OpenError),
+    #[error(
+        "cannot listen for clients on {address}: {source}; is another server running there? choose another --listen-client-urls"
+    )]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error(
+        "--initial-cluster names {0} members, but this version runs clusters of one; name only this member"
+    )]
+    OneMember(usize),
+    #[error("{0}")]
+    Node(#[from] crate::node::StartError),
+    #[error("cannot wait for signals: {0}")]
+    Signals(std::io::Error),
+    #[error("this member had to stop: {0}")]
+    Failed(String),
+}
+
+/// Serves until SIGTERM or SIGINT; returns once all is in good order on disk.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let mut listeners = Vec::new();
+    for url in &config.listen.client {
+        let address = url.address();
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+        listeners.push(listener);
+    }
+    let disk = Arc::new(Files);
+    let mut data_dir = DataDir::open(&*disk, &config.data_dir)?;
+    let (node, identity) = start(&config, disk, &mut data_dir).await?;
+    node.ready(identity.member).await?;
+
+    let (stop, stopping) = watch::channel(false);
+    let limits = api::Limits {
+        request_bytes_max: config.limits.request_bytes_max,
+        txn_operations_max: config.limits.txn_ops_max,
+    };
+    let routes = api::routes(&node, identity.cluster, identity.member, limits);
+    let mut servers = tokio::task::JoinSet::new();
+    for listener in listeners {
+        let server = server(&config).add_routes(routes.clone());
+        let mut stopping = stopping.clone();
+        servers.spawn(server.serve_with_incoming_shutdown(incoming(listener), async move {
+            // An error means the same: the one who would tell is gone.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        }));
+    }
+    announce(&config, &identity);
+
+    let ended = tokio::select! {
+        signal = signal() => signal.map_err(Error::Signals).map(|name| tracing::info!("received {name}: stopping")),
+        failure = failure(&node) => Err(Error::Failed(failure)),
+    };
+    stop.send_replace(true);
+    node.watches.stop();
+    if tokio::time::timeout(DRAIN, async { while servers.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!("some requests did not end in {} s; they are cut off", DRAIN.as_secs());
+    }
+    servers.shutdown().await;
+    node.stop().await;
+    tracing::info!("stopped");
+    ended
+}
+
+/// Opens what is on disk and starts the node on it.
+async fn start(config: &Config, disk: Arc<Files>, data_dir: &mut DataDir) -> Result<(Node, Identity), Error> {
+    let bootstrap = config.bootstrap()?;
+    if data_dir.identity().is_none() && bootstrap.members.len() > 1 {
+        return Err(Error::OneMember(bootstrap.members.len()));
+    }
+    let identity = data_dir.claim(&*disk, &bootstrap, &config.name)?;
+    let founders = bootstrap.members.iter().map(|(name, urls)| {
+        let id = bootstrap.member_ids()[name.as_str()];
+        (id.0, urls.iter().map(ToString::to_string).collect())
+    });
+
+    let log_dir = config.wal_dir.clone().unwrap_or_else(|| data_dir.log_dir());
+    let log_options = WalOptions { segment_bytes: config.raft.log_segment_bytes, ..WalOptions::default() };
+    let wal = Wal::open(disk, &log_dir, log_options)?;
+    if let Some(torn) = &wal.recovery().torn {
+        tracing::info!(file = %torn.file.display(), offset = torn.offset, bytes = torn.bytes,
+            "dropped a write that was cut short before it was acknowledged");
+    }
+    let store = Store::open(&data_dir.state_dir(), StoreOptions::default())?;
+
+    let settings = Settings {
+        member: identity.member,
+        name: config.name.clone(),
+        client_urls: config.advertise_client_urls.iter().map(ToString::to_string).collect(),
+        founders: founders.collect(),
+        heartbeat: config.raft.heartbeat_interval,
+        election: config.raft.election_timeout,
+        snapshot_entries: config.raft.snapshot_count,
+        record_bytes_max: usize::try_from(config.value_cache_bytes).unwrap_or(usize::MAX),
+        request_bytes_max: config.limits.request_bytes_max,
+        quota_bytes_max: config.limits.quota_bytes,
+        retention: match config.compaction.auto {
+            AutoCompaction::Off => Retention::Everything,
+            AutoCompaction::Periodic(period) => Retention::Time(period),
+            AutoCompaction::Revision(kept) => Retention::Revisions(kept),
+        },
+        watch_progress_interval: config.watch_progress_notify_interval,
+    };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    Ok((Node::start(settings, clock, wal, store).await?, identity))
+}
+
+fn server(config: &Config) -> Server {
+    Server::builder()
+        .tcp_nodelay(true)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .max_concurrent_streams(config.limits.concurrent_streams_max)
+        .http2_keepalive_interval(config.keepalive.interval)
+        .http2_keepalive_timeout(config.keepalive.timeout)
+}
+
+fn incoming(listener: TcpListener) -> impl futures::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
+    use futures::StreamExt;
+    TcpListenerStream::new(listener).map(|connection| {
+        let connection = connection?;
+        connection.set_nodelay(true)?;
+        Ok(connection)
+    })
+}
+
+/// Says that the member serves, where, and what to try.
+fn announce(config: &Config, identity: &Identity) {
+    let urls: Vec<String> = config.listen.client.iter().map(|url| url.url().to_string()).collect();
+    tracing::info!(
+        name = config.name, member = %identity.member, cluster = %identity.cluster, urls = urls.join(","),
+        data_dir = %config.data_dir.display(), "ready to serve client requests"
+    );
+    tracing::info!("try: etcdctl --endpoints={} put hello world", urls.first().map_or("", String::as_str));
+}
+
+async fn signal() -> std::io::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}
+
+/// Returns when this member can take no further part: its disk failed.
+async fn failure(node: &Node) -> String {
+    loop {
+        if let Some(failure) = node.consensus.failure() {
+            return failure;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
