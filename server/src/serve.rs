@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenure_disk::Files;
-use tenure_disk::store::{Store, StoreOptions};
-use tenure_disk::wal::{Wal, WalOptions};
+use tenure_disk::store::{Store, StoreEvent, StoreOptions};
+use tenure_disk::wal::{self, Wal, WalOptions};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -15,7 +15,7 @@ use tonic::transport::Server;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AutoCompaction, Config};
 use crate::data_dir::{DataDir, Identity};
-use crate::node::{Node, Retention, Settings};
+use crate::node::{Node, Pace, Retention, Settings};
 use crate::{api, data_dir};
 
 /// How long requests under way may take to end once the member is told to stop.
@@ -109,13 +109,18 @@ async fn start(config: &Config, disk: Arc<Files>, data_dir: &mut DataDir) -> Res
     });
 
     let log_dir = config.wal_dir.clone().unwrap_or_else(|| data_dir.log_dir());
-    let log_options = WalOptions { segment_bytes: config.raft.log_segment_bytes, ..WalOptions::default() };
+    let log_options = WalOptions {
+        segment_bytes: config.raft.log_segment_bytes,
+        observer: wal::Observer::new(tell_of_log),
+        ..WalOptions::default()
+    };
     let wal = Wal::open(disk, &log_dir, log_options)?;
     if let Some(torn) = &wal.recovery().torn {
         tracing::info!(file = %torn.file.display(), offset = torn.offset, bytes = torn.bytes,
             "dropped a write that was cut short before it was acknowledged");
     }
-    let store = Store::open(&data_dir.state_dir(), StoreOptions::default())?;
+    let store_options = StoreOptions { observer: Arc::new(tell_of_store), ..StoreOptions::default() };
+    let store = Store::open(&data_dir.state_dir(), store_options)?;
 
     let settings = Settings {
         member: identity.member,
@@ -125,6 +130,12 @@ async fn start(config: &Config, disk: Arc<Files>, data_dir: &mut DataDir) -> Res
         heartbeat: config.raft.heartbeat_interval,
         election: config.raft.election_timeout,
         snapshot_entries: config.raft.snapshot_count,
+        kept_entries: config.raft.snapshot_catchup_entries,
+        pre_vote: config.raft.pre_vote,
+        sweep: Pace {
+            keys_at_once: config.compaction.batch_limit as usize,
+            rest: config.compaction.sleep_interval,
+        },
         record_bytes_max: usize::try_from(config.value_cache_bytes).unwrap_or(usize::MAX),
         request_bytes_max: config.limits.request_bytes_max,
         quota_bytes_max: config.limits.quota_bytes,
@@ -137,6 +148,32 @@ async fn start(config: &Config, disk: Arc<Files>, data_dir: &mut DataDir) -> Res
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     Ok((Node::start(settings, clock, wal, store).await?, identity))
+}
+
+/// Says in the log what the write-ahead log's threads have to say.
+fn tell_of_log(event: wal::WalEvent<'_>) {
+    match event {
+        wal::WalEvent::Trouble(what) => tracing::warn!("the log has trouble: {what}"),
+        wal::WalEvent::Broken(what) => tracing::error!("the log is broken, this member stops: {what}"),
+        wal::WalEvent::Synced { .. }
+        | wal::WalEvent::SegmentBegun { .. }
+        | wal::WalEvent::SegmentRemoved { .. } => {}
+    }
+}
+
+/// Says in the log what the store's thread has to say.
+fn tell_of_store(event: StoreEvent) {
+    match event {
+        StoreEvent::Stalled { took } => {
+            tracing::warn!(?took, "the store was behind; the disk is slow or full")
+        }
+        StoreEvent::Reclaimed { took, before, after } => {
+            tracing::info!(?took, before, after, "gave back the disk space of dropped records");
+        }
+        StoreEvent::ReclaimFailed(why) => tracing::warn!("could not give back disk space: {why}"),
+        StoreEvent::Broken(fatal) => tracing::error!("the store is broken, this member stops: {fatal}"),
+        StoreEvent::Committed { .. } | StoreEvent::Synced { .. } => {}
+    }
 }
 
 fn server(config: &Config) -> Server {

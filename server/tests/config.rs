@@ -65,8 +65,8 @@ fn without_flags_the_defaults_are_etcds() {
     assert_eq!(texts(config.initial_advertise_peer_urls()), ["http://localhost:2380"]);
     assert_eq!(config.raft.heartbeat_interval, Duration::from_millis(100));
     assert_eq!(config.raft.election_timeout, Duration::from_secs(1));
-    assert_eq!((config.raft.snapshot_count, config.raft.snapshot_catchup_entries), (10_000, 5_000));
-    assert!(config.raft.pre_vote && config.raft.fsync && config.membership.strict_reconfig_check);
+    assert_eq!((config.raft.snapshot_count, config.raft.snapshot_catchup_entries), (100_000, 5_000));
+    assert!(config.raft.pre_vote && config.membership.strict_reconfig_check);
     assert_eq!(config.membership.learners_max, 1);
     assert_eq!(config.limits.quota_bytes, Some(2 << 30));
     assert_eq!((config.limits.txn_ops_max, config.limits.request_bytes_max), (128, 1_572_864));
@@ -82,7 +82,6 @@ fn without_flags_the_defaults_are_etcds() {
     assert_eq!(config.warning_unary_request_duration, Duration::from_millis(300));
     assert_eq!((config.value_cache_bytes, config.runtime_threads), (128 << 20, 1));
     assert_eq!((config.log.format, &config.log.outputs), (Format::Json, &vec![Output::Stderr]));
-    assert!(!config.force_new_cluster);
 }
 
 #[test]
@@ -109,10 +108,23 @@ fn the_command_line_is_gos() {
         assert_eq!(run(line).name, "x", "{line}");
     }
     assert_eq!(run("--name x").data_dir, PathBuf::from("x.etcd"));
-    assert!(run("--unsafe-no-fsync --force-new-cluster").force_new_cluster);
-    assert!(!run("--unsafe-no-fsync").raft.fsync);
     assert!(!run("-pre-vote=F --strict-reconfig-check=0").raft.pre_vote);
     assert_eq!(run("--quota-backend-bytes -1").limits.quota_bytes, None);
+}
+
+#[test]
+fn what_has_nothing_to_act_on_yet_is_said_or_refused() {
+    for flag in [
+        "--unsafe-no-fsync",
+        "--bcrypt-cost 12",
+        "--max-learners 2",
+        "--listen-metrics-urls http://localhost:1",
+    ] {
+        let (_, warnings) = run_in(flag, &[]);
+        assert!(warnings.iter().any(|warning| warning.contains("has no effect")), "{flag}: {warnings:?}");
+    }
+    let (code, message) = refusal("--force-new-cluster");
+    assert!(code == 1 && message.contains("restore a backup"), "{message}");
 }
 
 #[test]
@@ -126,7 +138,7 @@ fn quantities_have_units() {
     assert_eq!(config.raft.heartbeat_interval, Duration::from_millis(200));
     assert_eq!(config.raft.election_timeout, Duration::from_secs(2));
     assert_eq!((config.keepalive.interval, config.keepalive.timeout), (None, None));
-    assert_eq!(config.raft.snapshot_count, 10_000);
+    assert_eq!(config.raft.snapshot_count, 100_000);
 }
 
 #[test]
@@ -292,7 +304,7 @@ fn what_cannot_be_honoured_ends_with_1() {
         ("--name=", "--name is empty; give each member a name of its own"),
         (
             "--max-request-bytes 64MiB",
-            "--log-segment-bytes[67108864] must be from 134217728 (twice --max-request-bytes) to 4294967296",
+            "--log-segment-bytes[67108864] must be from 134217728 (twice --max-request-bytes) to 1073741824",
         ),
         ("--max-request-bytes 0", "--max-request-bytes[0] must be from 1 to 1073741824"),
         ("--logger capnslog", "--logger=capnslog is removed in v3.5; leave --logger out"),
@@ -382,7 +394,7 @@ fn listeners_for_http_join_the_others() {
     let (config, warnings) = run_in(line, &[]);
     assert_eq!(texts(&config.listen.client), ["http://127.0.0.1:1", "http://127.0.0.1:3"]);
     assert_eq!(texts(&config.listen.metrics), ["http://127.0.0.1:4"]);
-    assert_eq!(warnings.len(), 1);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
 }
 
 #[test]

@@ -8,7 +8,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::bootstrap::InitialFlags;
 use super::flags::{
-    ClusteringFlags, Flags, HistoryFlags, LimitFlags, MemberFlags, ObservationFlags, SecurityFlags,
+    ClusteringFlags, Flags, HazardFlags, HistoryFlags, LimitFlags, MemberFlags, ObservationFlags,
+    SecurityFlags,
 };
 use super::urls::{ListenUrl, Scheme, Url, UrlList};
 use super::{
@@ -17,9 +18,9 @@ use super::{
 use crate::logging::{self, Output};
 
 const ELECTION_TIMEOUT_MOST: Duration = Duration::from_millis(50_000);
-const SNAPSHOT_COUNT_DEFAULT: u64 = 10_000;
+const SNAPSHOT_COUNT_DEFAULT: u64 = 100_000;
 const WATCH_PROGRESS_DEFAULT: Duration = Duration::from_secs(600);
-const LOG_SEGMENT_BYTES_MOST: u64 = 4 << 30;
+const LOG_SEGMENT_BYTES_MOST: u64 = 1 << 30;
 
 /// The configuration these flags mean; what is allowed but deserves a word is added to `warnings`.
 pub(super) fn checked(flags: Flags, warnings: &mut Vec<String>) -> Result<Config, Error> {
@@ -27,6 +28,12 @@ pub(super) fn checked(flags: Flags, warnings: &mut Vec<String>) -> Result<Config
     if member.name.is_empty() {
         return Err(Error::check("--name is empty; give each member a name of its own".to_owned()));
     }
+    if hazards.force_new_cluster {
+        let text = "--force-new-cluster is not available: a member without its quorum cannot be made a cluster of its own \
+                    in this version; restore a backup";
+        return Err(Error::check(text.to_owned()));
+    }
+    warn_of_what_waits(&clustering, &limits, &security, &observation, &hazards, warnings);
     let listen = listen(&member, &clustering, observation.listen_metrics_urls.as_ref(), warnings)?;
     let advertise_client_urls = given_or(clustering.advertise_client_urls.clone(), default_url(2379));
     let initial = initial(&clustering);
@@ -39,7 +46,7 @@ pub(super) fn checked(flags: Flags, warnings: &mut Vec<String>) -> Result<Config
             Some(directory) => PathBuf::from(directory),
         },
         wal_dir: member.wal_dir.as_deref().filter(|directory| !directory.is_empty()).map(PathBuf::from),
-        raft: raft(&member, &clustering, request_limits.request_bytes_max as u64, !hazards.unsafe_no_fsync)?,
+        raft: raft(&member, &clustering, request_limits.request_bytes_max as u64)?,
         membership: Membership {
             strict_reconfig_check: clustering.strict_reconfig_check,
             learners_max: usize::from(clustering.max_learners),
@@ -55,7 +62,6 @@ pub(super) fn checked(flags: Flags, warnings: &mut Vec<String>) -> Result<Config
         log: log(&observation)?,
         value_cache_bytes: member.value_cache_bytes,
         runtime_threads: usize::from(member.runtime_threads),
-        force_new_cluster: hazards.force_new_cluster,
         name: member.name,
         limits: request_limits,
         listen,
@@ -63,6 +69,51 @@ pub(super) fn checked(flags: Flags, warnings: &mut Vec<String>) -> Result<Config
         keepalive,
         initial,
     })
+}
+
+/// A flag that is understood but has nothing to act on yet is never passed over in silence.
+fn warn_of_what_waits(
+    clustering: &ClusteringFlags,
+    limits: &LimitFlags,
+    security: &SecurityFlags,
+    observation: &ObservationFlags,
+    hazards: &HazardFlags,
+    warnings: &mut Vec<String>,
+) {
+    const ONE_MEMBER: &str = "this version runs clusters of one member";
+    const NO_USERS: &str = "this version has no users or roles";
+    let waits = [
+        (!clustering.strict_reconfig_check, "strict-reconfig-check", ONE_MEMBER),
+        (clustering.max_learners != 1, "max-learners", ONE_MEMBER),
+        (security.auth_token_ttl != 300, "auth-token-ttl", NO_USERS),
+        (security.bcrypt_cost != 10, "bcrypt-cost", NO_USERS),
+        (
+            observation.listen_metrics_urls.is_some(),
+            "listen-metrics-urls",
+            "this version serves no metrics; nothing listens there",
+        ),
+        (
+            observation.warning_apply_duration != Duration::from_millis(100),
+            "warning-apply-duration",
+            "slow entries are not logged",
+        ),
+        (
+            observation.warning_unary_request_duration != Duration::from_millis(300),
+            "warning-unary-request-duration",
+            "slow requests are not logged",
+        ),
+        (
+            limits.grpc_keepalive_min_time != Duration::from_secs(5),
+            "grpc-keepalive-min-time",
+            "no client is hung up on for pinging",
+        ),
+        (hazards.unsafe_no_fsync, "unsafe-no-fsync", "a write is always on disk before it is acknowledged"),
+    ];
+    for (given, flag, why) in waits {
+        if given {
+            warnings.push(format!("--{flag} has no effect: {why}"));
+        }
+    }
 }
 
 fn listen(
@@ -114,12 +165,7 @@ fn warn_of_useless_urls(client: &[Url], peer: &[Url], warnings: &mut Vec<String>
     }
 }
 
-fn raft(
-    member: &MemberFlags,
-    clustering: &ClusteringFlags,
-    request: u64,
-    fsync: bool,
-) -> Result<Raft, Error> {
+fn raft(member: &MemberFlags, clustering: &ClusteringFlags, request: u64) -> Result<Raft, Error> {
     let (heartbeat, election) = (member.heartbeat_interval, member.election_timeout);
     let (heartbeat_ms, election_ms) = (heartbeat.as_millis(), election.as_millis());
     let wrong = match () {
@@ -152,7 +198,6 @@ fn raft(
             },
             snapshot_catchup_entries: member.snapshot_catchup_entries,
             log_segment_bytes: member.log_segment_bytes,
-            fsync,
         }),
     }
 }

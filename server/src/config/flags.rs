@@ -85,8 +85,9 @@ pub(super) struct MemberFlags {
     /// How long a member waits for a leader before it stands for election, in milliseconds. At least five heartbeats.
     #[arg(long, default_value = "1000", value_name = "MS", value_parser = milliseconds)]
     pub election_timeout: Duration,
-    /// Log entries applied between two snapshots (0: the default).
-    #[arg(long, default_value = "10000", value_name = "COUNT")]
+    /// Log entries applied between two snapshots (0: the default). A snapshot here only makes what is written anyway
+    /// durable, and lets the log before it go.
+    #[arg(long, default_value = "100000", value_name = "COUNT")]
     pub snapshot_count: u64,
     /// Log entries kept behind a snapshot, so that a slow member need not fetch the snapshot.
     #[arg(long, default_value = "5000", value_name = "COUNT")]
@@ -220,10 +221,10 @@ pub(super) struct ObservationFlags {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Unsafe (these give up what consensus guarantees)")]
 pub(super) struct HazardFlags {
-    /// Make this member the only one of its cluster, with the data it has.
+    /// Make this member the only one of its cluster, with the data it has; not available yet.
     #[arg(long, default_value = "false", value_name = "BOOL", value_parser = boolean, action = clap::ArgAction::Set)]
     pub force_new_cluster: bool,
-    /// Do not wait for the disk. A crash loses acknowledged writes.
+    /// Do not wait for the disk; has no effect, writes always wait for it.
     #[arg(long, default_value = "false", value_name = "BOOL", value_parser = boolean, action = clap::ArgAction::Set)]
     pub unsafe_no_fsync: bool,
 }

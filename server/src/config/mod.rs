@@ -96,8 +96,6 @@ pub struct Config {
     /// 1 to 256.
     pub runtime_threads: usize,
     pub log: logging::Settings,
-    /// The operator asks that this member becomes the only one of its cluster, with the data it has.
-    pub force_new_cluster: bool,
     initial: InitialFlags,
 }
 
@@ -125,8 +123,6 @@ pub struct Raft {
     pub snapshot_catchup_entries: u64,
     /// At least twice the largest request.
     pub log_segment_bytes: u64,
-    /// False when the operator chose to lose acknowledged writes in a crash.
-    pub fsync: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -40,7 +40,7 @@ pub use leases::{Leases, TimeToLive};
 pub use quota::Quota;
 pub use read_index::ReadIndex;
 pub use reader::Reader;
-pub use sweeper::Sweeper;
+pub use sweeper::{Pace, Sweeper};
 pub use watches::{Next, WatchStream, Watches};
 pub use writer::{Limits, Writer, Written};
 
@@ -60,6 +60,9 @@ pub struct Settings {
     pub heartbeat: Duration,
     pub election: Duration,
     pub snapshot_entries: u64,
+    pub kept_entries: u64,
+    pub pre_vote: bool,
+    pub sweep: Pace,
     pub record_bytes_max: usize,
     pub request_bytes_max: usize,
     /// None: no bound.
@@ -124,7 +127,7 @@ impl Node {
         let view = Arc::new(View::new(machine, store));
         let watches = Watches::new(view.clone());
         let counting = Arc::new(Counting::new(clock.clone()));
-        let (sweeper, sweeping) = Sweeper::new(view.clone());
+        let (sweeper, sweeping) = Sweeper::new(view.clone(), settings.sweep);
         let outlets =
             Outlets { watches: watches.clone(), counting: counting.clone(), sweeper: sweeper.clone() };
         let options = raft::Options {
@@ -132,6 +135,8 @@ impl Node {
             heartbeat_ms: settings.heartbeat.as_millis() as u64,
             election_ms: settings.election.as_millis() as u64,
             snapshot_entries: settings.snapshot_entries,
+            kept_entries: settings.kept_entries,
+            pre_vote: settings.pre_vote,
             record_bytes_max: settings.record_bytes_max,
         };
         let consensus =

@@ -9,10 +9,14 @@ use tokio::sync::watch;
 use super::error::Error;
 use crate::raft::{Unavailable, View};
 
-/// Keys looked at in one slice, while the state's lock is held.
-const KEYS_AT_ONCE: usize = 1_000;
-/// Rest between slices, so that a sweep takes only a share of the time.
-const REST: Duration = Duration::from_millis(1);
+/// How gently it goes about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Keys looked at in one slice, while the state's lock is held.
+    pub keys_at_once: usize,
+    /// Rest after a slice that found something to remove.
+    pub rest: Duration,
+}
 
 /// Knows how far sweeping has come, and hears of new compactions.
 #[derive(Clone)]
@@ -24,11 +28,11 @@ pub struct Sweeper {
 
 impl Sweeper {
     /// The handle, and the task to run beside it.
-    pub fn new(view: Arc<View>) -> (Sweeper, impl Future<Output = ()>) {
+    pub fn new(view: Arc<View>, pace: Pace) -> (Sweeper, impl Future<Output = ()>) {
         let (wanted, wishes) = watch::channel(view.machine().compacted());
         let (done, swept) = watch::channel(Revision(0));
         let sweeper = Sweeper { view: view.clone(), wanted: Arc::new(wanted), swept };
-        (sweeper, run(view, wishes, done))
+        (sweeper, run(view, pace, wishes, done))
     }
 
     pub fn follow(&self, effect: &Effect) {
@@ -51,10 +55,15 @@ impl Sweeper {
 }
 
 /// Sweeps once at start, for what an earlier run left, and after each compaction.
-async fn run(view: Arc<View>, mut wishes: watch::Receiver<Revision>, done: watch::Sender<Revision>) {
+async fn run(
+    view: Arc<View>,
+    pace: Pace,
+    mut wishes: watch::Receiver<Revision>,
+    done: watch::Sender<Revision>,
+) {
     loop {
         let revision = *wishes.borrow_and_update();
-        if let Err(fatal) = sweep(&view).await {
+        if let Err(fatal) = sweep(&view, pace).await {
             tracing::error!(%fatal, "could not remove compacted history; restart this member once its disk is well");
             return;
         }
@@ -65,13 +74,17 @@ async fn run(view: Arc<View>, mut wishes: watch::Receiver<Revision>, done: watch
     }
 }
 
-async fn sweep(view: &View) -> Result<(), Fatal> {
+async fn sweep(view: &View, pace: Pace) -> Result<(), Fatal> {
     let mut after = None;
     loop {
-        after = view.sweep(after, KEYS_AT_ONCE).await?;
+        let (dropped, last) = view.sweep(after, pace.keys_at_once).await?;
+        after = last;
         if after.is_none() {
             return view.store().settled().await;
         }
-        tokio::time::sleep(REST).await;
+        match dropped {
+            0 => tokio::task::yield_now().await,
+            _ => tokio::time::sleep(pace.rest).await,
+        }
     }
 }

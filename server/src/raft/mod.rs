@@ -20,6 +20,8 @@ mod codec;
 mod log;
 mod network;
 mod snapshot;
+#[cfg(test)]
+mod suite;
 mod types;
 mod view;
 
@@ -49,12 +51,13 @@ pub struct Options {
     pub election_ms: u64,
     /// Entries after which the state is made durable and the log before it may go.
     pub snapshot_entries: u64,
+    /// Entries kept behind a snapshot, so that a member that was away for a moment catches up from the log.
+    pub kept_entries: u64,
+    pub pre_vote: bool,
     /// Bytes of newest records kept in memory.
     pub record_bytes_max: usize,
 }
 
-/// Entries kept behind a snapshot, so that a member that was away for a moment catches up from the log.
-const ENTRIES_KEPT: u64 = 5_000;
 /// Entries purged at a time, at least: purging one by one would write a record each.
 const PURGE_AT_ONCE: u64 = 1_024;
 /// How long sending a snapshot may take.
@@ -212,13 +215,13 @@ fn config(options: &Options) -> Result<Arc<openraft::Config>, StartError> {
         heartbeat_min_interval: None,
         election_timeout_min: options.election_ms / 2,
         election_timeout_max: options.election_ms,
-        enable_pre_vote: Some(true),
+        enable_pre_vote: Some(options.pre_vote),
         // A restarted leader must be elected anew: what it had applied was not yet durable in the store.
         enable_leader_restore: Some(false),
         allow_log_reversion: Some(false),
         quorum_loss_probe_interval: Some(2 * options.election_ms + 500),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_entries),
-        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        max_in_snapshot_log_to_keep: options.kept_entries,
         purge_batch_size: PURGE_AT_ONCE,
         install_snapshot_timeout: SNAPSHOT_TIMEOUT.as_millis() as u64,
         ..openraft::Config::default()

@@ -25,16 +25,17 @@ impl View {
         &self.store
     }
 
-    /// One slice of the walk that removes what compaction made unreadable; `after` is where the last one ended. None at
-    /// the end. Waits when the store is behind.
-    pub async fn sweep(&self, after: Option<Key>, keys_max: usize) -> Result<Option<Key>, Fatal> {
+    /// One slice of the walk that removes what compaction made unreadable; `after` is where the last one ended. Gives
+    /// how many records went, and where to go on, None at the end. Waits when the store is behind.
+    pub async fn sweep(&self, after: Option<Key>, keys_max: usize) -> Result<(usize, Option<Key>), Fatal> {
         self.store.room().await?;
         let mut machine = self.machine.write();
         let (writes, last) = machine.sweep(after.as_ref(), keys_max);
+        let dropped = writes.len();
         if let (false, Some(applied)) = (writes.is_empty(), self.store.applied()) {
             // Apply is kept out by the lock, so the store's newest mark still speaks of this very state.
             self.store.write(writes, applied)?;
         }
-        Ok(last)
+        Ok((dropped, last))
     }
 }
