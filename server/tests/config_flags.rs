@@ -118,7 +118,7 @@ const ETCD_FLAGS: &[(&str, &str)] = &[
     ("compaction-sleep-interval", "10ms"),
     ("downgrade-check-time", "5s"),
     ("snapshot-catchup-entries", "5000"),
-    ("force-new-cluster", "=true"),
+    ("force-new-cluster", "=false"),
     ("unsafe-no-fsync", "=true"),
 ];
 
