@@ -13,7 +13,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{AutoCompaction, Config};
+use crate::config::{AutoCompaction, Config, ListenUrl};
 use crate::data_dir::{DataDir, Identity};
 use crate::node::{Node, Pace, Retention, Settings};
 use crate::{api, data_dir};
@@ -34,10 +34,8 @@ pub enum Error {
     Log(#[from] tenure_disk::wal::OpenError),
     #[error("{0}")]
     Store(#[from] tenure_disk::store::OpenError),
-    #[error(
-        "cannot listen for clients on {address}: {source}; is another server running there? choose another --listen-client-urls"
-    )]
-    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot listen on {address}: {source}; is another server running there? choose another --{flag}")]
+    Listen { address: SocketAddr, flag: &'static str, source: std::io::Error },
     #[error(
         "--initial-cluster names {0} members, but this version runs clusters of one; name only this member"
     )]
@@ -52,13 +50,8 @@ pub enum Error {
 
 /// Serves until SIGTERM or SIGINT; returns once all is in good order on disk.
 pub async fn run(config: Config) -> Result<(), Error> {
-    let mut listeners = Vec::new();
-    for url in &config.listen.client {
-        let address = url.address();
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-        listeners.push(listener);
-    }
+    let listeners = listen(&config.listen.client, "listen-client-urls").await?;
+    let peer_listeners = listen(&config.listen.peer, "listen-peer-urls").await?;
     let disk = Arc::new(Files);
     let mut data_dir = DataDir::open(&*disk, &config.data_dir)?;
     let (node, identity) = start(&config, disk, &mut data_dir).await?;
@@ -69,7 +62,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         request_bytes_max: config.limits.request_bytes_max,
         txn_operations_max: config.limits.txn_ops_max,
     };
-    let routes = api::routes(&node, identity.cluster, identity.member, limits);
+    let routes = api::routes(&node, identity.cluster, identity.member, limits, &stopping);
     let mut servers = tokio::task::JoinSet::new();
     for listener in listeners {
         let server = server(&config).add_routes(routes.clone());
@@ -78,6 +71,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
             // An error means the same: the one who would tell is gone.
             let _ = stopping.wait_for(|stop| *stop).await;
         }));
+    }
+    let mut peer_doors = tokio::task::JoinSet::new();
+    for listener in peer_listeners {
+        peer_doors.spawn(hang_up(listener));
     }
     announce(&config, &identity);
 
@@ -94,6 +91,24 @@ pub async fn run(config: Config) -> Result<(), Error> {
     node.stop().await;
     tracing::info!("stopped");
     ended
+}
+
+async fn listen(urls: &[ListenUrl], flag: &'static str) -> Result<Vec<TcpListener>, Error> {
+    let mut listeners = Vec::new();
+    for address in urls.iter().map(ListenUrl::address) {
+        let listener = TcpListener::bind(address).await;
+        listeners.push(listener.map_err(|source| Error::Listen { address, flag, source })?);
+    }
+    Ok(listeners)
+}
+
+/// The peer port of a cluster of one: taken, so that a second server on it is noticed at once, and of no use to anyone.
+async fn hang_up(listener: TcpListener) {
+    loop {
+        if let Ok((_, caller)) = listener.accept().await {
+            tracing::debug!(%caller, "hung up on a caller of the peer port: this cluster has one member");
+        }
+    }
 }
 
 /// Opens what is on disk and starts the node on it.

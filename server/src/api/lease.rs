@@ -6,6 +6,7 @@ use futures::{Stream, StreamExt};
 use tenure_grpc::etcdserverpb::lease_server::Lease;
 use tenure_proto::etcdserverpb::*;
 use tenure_state::LeaseId;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::header::Headers;
@@ -22,6 +23,7 @@ pub struct LeaseService {
     pub leases: Leases,
     pub quota: Quota,
     pub view: std::sync::Arc<View>,
+    pub stopping: watch::Receiver<bool>,
 }
 
 #[tonic::async_trait]
@@ -60,7 +62,10 @@ impl Lease for LeaseService {
             let (leases, headers, view) = (leases.clone(), headers.clone(), view.clone());
             async move { futures::stream::iter(renew(&leases, &headers, &view, chunk).await) }
         });
-        Ok(Response::new(Box::pin(renewals.flatten())))
+        let mut stopping = self.stopping.clone();
+        // An error means the same: the one who would tell is gone.
+        let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
+        Ok(Response::new(Box::pin(renewals.flatten().take_until(Box::pin(stop)))))
     }
 
     async fn lease_time_to_live(

@@ -19,6 +19,7 @@ use tenure_grpc::etcdserverpb::lease_server::LeaseServer;
 use tenure_grpc::etcdserverpb::maintenance_server::MaintenanceServer;
 use tenure_grpc::etcdserverpb::watch_server::WatchServer;
 use tenure_grpc::health::health_server::HealthServer;
+use tokio::sync::watch::Receiver;
 use tonic::service::Routes;
 
 use crate::ids::{ClusterId, MemberId};
@@ -35,8 +36,14 @@ pub struct Limits {
     pub txn_operations_max: usize,
 }
 
-/// All services of the client port.
-pub fn routes(node: &Node, cluster: ClusterId, member: MemberId, limits: Limits) -> Routes {
+/// All services of the client port. Streams that would never end by themselves end when `stopping` says so.
+pub fn routes(
+    node: &Node,
+    cluster: ClusterId,
+    member: MemberId,
+    limits: Limits,
+    stopping: &Receiver<bool>,
+) -> Routes {
     let headers = Headers::new(cluster.0, member.0, node.consensus.leadership());
     let message_bytes_max = limits.request_bytes_max + MESSAGE_OVERHEAD;
     let kv = kv::KvService {
@@ -52,6 +59,7 @@ pub fn routes(node: &Node, cluster: ClusterId, member: MemberId, limits: Limits)
         leases: node.leases.clone(),
         quota: node.quota.clone(),
         view: node.view.clone(),
+        stopping: stopping.clone(),
     };
     let cluster = cluster::ClusterService {
         headers: headers.clone(),

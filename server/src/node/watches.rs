@@ -137,8 +137,11 @@ impl Watches {
         self.hub.lock().watchers.current()
     }
 
-    /// What an event replaced; None when there was nothing, or when that was compacted away.
+    /// What an event replaced; None when there was nothing, or when the revision before the event was compacted away.
     pub fn previous(&self, event: &Event) -> Result<Option<bytes::Bytes>, Fatal> {
+        if event.place.revision() <= self.view.machine().compacted() {
+            return Ok(None);
+        }
         match &event.previous {
             Previous::Nothing => Ok(None),
             Previous::Record(record) => Ok(Some(record.clone())),
