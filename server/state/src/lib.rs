@@ -17,6 +17,7 @@ mod member;
 mod records;
 mod revision;
 mod scan;
+pub mod solo;
 pub mod stored;
 pub mod txn;
 mod watchers;
