@@ -20,20 +20,25 @@ use crate::scan::{decode, must_have};
 /// Borrows the machine for the time of one command.
 pub(crate) struct Draft<'a> {
     pub machine: &'a mut Machine,
-    pub records: &'a dyn Records,
+    past: &'a dyn Records,
     events: Vec<Event>,
     pub effects: Vec<Effect>,
     pub writes: Vec<Write>,
 }
 
 impl<'a> Draft<'a> {
-    pub fn new(machine: &'a mut Machine, records: &'a dyn Records) -> Draft<'a> {
-        Draft { machine, records, events: Vec::new(), effects: Vec::new(), writes: Vec::new() }
+    pub fn new(machine: &'a mut Machine, past: &'a dyn Records) -> Draft<'a> {
+        Draft { machine, past, events: Vec::new(), effects: Vec::new(), writes: Vec::new() }
     }
 
     /// The revision that a reader within this command sees: that before it, until it has changed something.
     pub fn revision(&self) -> Revision {
         if self.events.is_empty() { self.machine.revision() } else { self.machine.revision().next() }
+    }
+
+    /// What a reader within this command finds: also what it wrote itself, which is in no store yet.
+    pub fn records(&self) -> Drafted<'_> {
+        Drafted { events: &self.events, past: self.past }
     }
 
     /// Header of one operation's answer: only the revision.
@@ -117,7 +122,7 @@ impl<'a> Draft<'a> {
     fn key_value(&self, newest: &Newest) -> Result<KeyValue, Fatal> {
         match &newest.record {
             Some(record) => decode(record.clone()),
-            None => decode(must_have(self.records, newest.place())?),
+            None => decode(must_have(&self.records(), newest.place())?),
         }
     }
 
@@ -155,5 +160,20 @@ impl<'a> Draft<'a> {
             self.effects.insert(0, Effect::Changed(change.into()));
         }
         (self.effects, self.writes)
+    }
+}
+
+/// The records of a command under way, before those of the past.
+pub(crate) struct Drafted<'a> {
+    events: &'a [Event],
+    past: &'a dyn Records,
+}
+
+impl Records for Drafted<'_> {
+    fn record(&self, place: Place) -> Result<Option<Bytes>, Fatal> {
+        match self.events.get(place.sub as usize).filter(|event| event.place == place) {
+            Some(event) => Ok(Some(event.record.clone())),
+            None => self.past.record(place),
+        }
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn run(
     for op in branch {
         let response = match &op.request {
             Some(Request::RequestRange(range)) => {
-                let mut response = read_range(draft.machine, range, draft.revision(), draft.records)?;
+                let mut response = read_range(draft.machine, range, draft.revision(), &draft.records())?;
                 response.header = draft.header();
                 Some(OpResponse::ResponseRange(response))
             }
