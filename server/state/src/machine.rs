@@ -155,11 +155,17 @@ impl Machine {
         (&mut self.index, &mut self.leases, &mut self.alarms, &mut self.members)
     }
 
-    /// What of a put depends on state: the lease must exist, and so must a key of which something is to be kept.
-    pub(crate) fn check_put(&self, put: &PutRequest) -> Result<(), Refusal> {
-        if put.lease != 0 && !put.ignore_lease && self.leases.get(LeaseId(put.lease)).is_none() {
+    /// The lease that a put names must exist.
+    pub(crate) fn check_lease(&self, put: &PutRequest) -> Result<(), Refusal> {
+        let named = put.lease != 0 && !put.ignore_lease;
+        if named && self.leases.get(LeaseId(put.lease)).is_none() {
             return Err(Refusal::LeaseNotFound);
         }
+        Ok(())
+    }
+
+    /// A key of which something is to be kept must exist.
+    pub(crate) fn check_kept(&self, put: &PutRequest) -> Result<(), Refusal> {
         let keeps = put.ignore_value || put.ignore_lease;
         if keeps && self.index.get(&put.key).and_then(|history| history.live()).is_none() {
             return Err(Refusal::KeyNotFound);
@@ -168,7 +174,7 @@ impl Machine {
     }
 
     fn put(&mut self, put: &PutRequest, records: &dyn Records) -> Result<Applied, Fatal> {
-        match self.check_put(put) {
+        match self.check_lease(put).and(self.check_kept(put)) {
             Ok(()) => self.change(records, |draft| draft.put(put).map(Response::Put)),
             Err(refusal) => Ok(self.refused(refusal)),
         }

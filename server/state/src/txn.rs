@@ -5,7 +5,7 @@ use tenure_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUn
 use tenure_proto::etcdserverpb::request_op::Request;
 use tenure_proto::etcdserverpb::response_op::Response as OpResponse;
 use tenure_proto::etcdserverpb::{
-    Compare, RangeRequest, RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+    Compare, RangeRequest, RangeResponse, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
 };
 
 use crate::answer::Refusal;
@@ -72,8 +72,7 @@ pub(crate) fn plan(
 ) -> Result<Result<Path, Refusal>, Fatal> {
     let mut path = Path::new();
     choose(machine, txn, records, &mut path)?;
-    let checked = check_chosen(machine, txn, &mut path.iter().copied());
-    Ok(checked.map(|()| path))
+    Ok(check_chosen(machine, txn, &path).map(|()| path))
 }
 
 /// Runs the operations that `path` chose.
@@ -122,26 +121,33 @@ fn choose(machine: &Machine, txn: &TxnRequest, records: &dyn Records, path: &mut
     Ok(())
 }
 
-fn check_chosen(
-    machine: &Machine,
-    txn: &TxnRequest,
-    path: &mut impl Iterator<Item = bool>,
-) -> Result<(), Refusal> {
-    let branch = if path.next().unwrap_or(false) { &txn.success } else { &txn.failure };
-    branch.iter().try_for_each(|op| check_op(machine, op, path))
+/// What of the chosen operations depends on state: first of all puts, then of all reads, as in etcd.
+fn check_chosen(machine: &Machine, txn: &TxnRequest, path: &Path) -> Result<(), Refusal> {
+    each_chosen(txn, &mut path.iter().copied(), &mut |operation| match operation {
+        Request::RequestPut(put) => machine.check_kept(put).and(machine.check_lease(put)),
+        Request::RequestRange(_) | Request::RequestDeleteRange(_) | Request::RequestTxn(_) => Ok(()),
+    })?;
+    each_chosen(txn, &mut path.iter().copied(), &mut |operation| match operation {
+        Request::RequestRange(range) => readable(machine, range.revision),
+        Request::RequestPut(_) | Request::RequestDeleteRange(_) | Request::RequestTxn(_) => Ok(()),
+    })
 }
 
-fn check_op(machine: &Machine, op: &RequestOp, path: &mut dyn Iterator<Item = bool>) -> Result<(), Refusal> {
-    match &op.request {
-        Some(Request::RequestRange(range)) => readable(machine, range.revision),
-        Some(Request::RequestPut(put)) => machine.check_put(put),
-        Some(Request::RequestDeleteRange(_)) => Ok(()),
-        Some(Request::RequestTxn(nested)) => {
-            let branch = if path.next().unwrap_or(false) { &nested.success } else { &nested.failure };
-            branch.iter().try_for_each(|op| check_op(machine, op, path))
+/// Looks at every operation on the path, in order.
+fn each_chosen(
+    txn: &TxnRequest,
+    path: &mut dyn Iterator<Item = bool>,
+    check: &mut dyn FnMut(&Request) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let branch = if path.next().unwrap_or(false) { &txn.success } else { &txn.failure };
+    for op in branch {
+        match &op.request {
+            Some(Request::RequestTxn(nested)) => each_chosen(nested, path, check)?,
+            Some(operation) => check(operation)?,
+            None => return Err(Refusal::KeyNotFound),
         }
-        None => Err(Refusal::KeyNotFound),
     }
+    Ok(())
 }
 
 /// A range within a txn is held against the state before it.
