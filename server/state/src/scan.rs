@@ -1,6 +1,8 @@
 //! Reading a range of keys at one revision, in steps, so that a long read holds nobody up: each step looks at a bounded
 //! number of keys, and the revision that the first step saw holds for all.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 use prost::Message;
 use tenure_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
@@ -148,21 +150,22 @@ fn passes(request: &RangeRequest, kv: &KeyValue) -> bool {
         && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
 }
 
-/// A sort target without an order sorts ascending, but of what was already cut to the limit: etcd's way.
+/// A sort target without an order sorts ascending, but of what was already cut to the limit: etcd's way. Equals stay in
+/// the order of keys, in both directions.
 fn sort(request: &RangeRequest, taken: &mut [KeyValue]) {
     let (order, target) = (request.sort_order(), request.sort_target());
     if order == SortOrder::None && target == SortTarget::Key {
         return;
     }
-    match target {
-        // They come in the order of keys.
-        SortTarget::Key => {}
-        SortTarget::Version => taken.sort_by_key(|kv| kv.version),
-        SortTarget::Create => taken.sort_by_key(|kv| kv.create_revision),
-        SortTarget::Mod => taken.sort_by_key(|kv| kv.mod_revision),
-        SortTarget::Value => taken.sort_by(|a, b| a.value.cmp(&b.value)),
-    }
-    if order == SortOrder::Descend {
-        taken.reverse();
+    let ascending: fn(&KeyValue, &KeyValue) -> Ordering = match target {
+        SortTarget::Key => |a, b| a.key.cmp(&b.key),
+        SortTarget::Version => |a, b| a.version.cmp(&b.version),
+        SortTarget::Create => |a, b| a.create_revision.cmp(&b.create_revision),
+        SortTarget::Mod => |a, b| a.mod_revision.cmp(&b.mod_revision),
+        SortTarget::Value => |a, b| a.value.cmp(&b.value),
+    };
+    match order {
+        SortOrder::Descend => taken.sort_by(|a, b| ascending(b, a)),
+        SortOrder::None | SortOrder::Ascend => taken.sort_by(ascending),
     }
 }
