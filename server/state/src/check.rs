@@ -40,17 +40,21 @@ pub fn delete_range(request: &DeleteRangeRequest) -> Checked {
     if request.key.is_empty() { Err(Refusal::KeyNotProvided) } else { Ok(()) }
 }
 
+/// How many txns may lie within one another. Messages are decoded to a depth of 100, and a txn that could just be read
+/// from a client could not be read any more as part of a log entry; etcd's clients nest two or three.
+pub const TXN_DEPTH_MAX: usize = 32;
+
 /// `operations_max` bounds compares and each branch; a nested txn has what the levels above left over.
 pub fn txn(request: &TxnRequest, operations_max: usize) -> Checked {
-    operations(request, operations_max)?;
+    operations(request, operations_max, TXN_DEPTH_MAX)?;
     Touched::by(&request.success)?;
     Touched::by(&request.failure)?;
     Ok(())
 }
 
-fn operations(request: &TxnRequest, operations_max: usize) -> Checked {
+fn operations(request: &TxnRequest, operations_max: usize, depth_max: usize) -> Checked {
     let most = request.compare.len().max(request.success.len()).max(request.failure.len());
-    if most > operations_max {
+    if most > operations_max || depth_max == 0 {
         return Err(Refusal::TooManyOperations);
     }
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
@@ -61,7 +65,7 @@ fn operations(request: &TxnRequest, operations_max: usize) -> Checked {
             Some(Request::RequestRange(request)) => range(request)?,
             Some(Request::RequestPut(request)) => put(request)?,
             Some(Request::RequestDeleteRange(request)) => delete_range(request)?,
-            Some(Request::RequestTxn(request)) => operations(request, operations_max - most)?,
+            Some(Request::RequestTxn(request)) => operations(request, operations_max - most, depth_max - 1)?,
             None => return Err(Refusal::KeyNotFound),
         }
     }
