@@ -23,12 +23,10 @@ pub struct Event {
     pub key: Key,
     /// The record: an encoded `mvccpb.KeyValue`; of a tombstone it holds only the key.
     pub record: Bytes,
-    /// The record that this event replaced, if there was one and it was at hand. Absent does not mean there was none:
-    /// ask history for the key at the revision before.
     pub previous: Previous,
 }
 
-/// What stood at the key before an event.
+/// What stood at the key before an event's revision.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Previous {
     /// The key did not exist.

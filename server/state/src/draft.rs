@@ -141,10 +141,13 @@ impl<'a> Draft<'a> {
             record: None,
         };
         let (key, _) = self.machine.index_mut().push(&kv.key, newest, record.clone());
-        let previous = match before.filter(|newest| !newest.is_tombstone()) {
-            None => Previous::Nothing,
-            Some(Newest { record: Some(record), .. }) => Previous::Record(record.clone()),
-            Some(newest) => Previous::At(newest.place()),
+        let previous = match before {
+            // A second change within the revision: watchers are told what stood before the first, as in etcd.
+            Some(newest) if newest.main == main => self.events[newest.sub as usize].previous.clone(),
+            Some(newest) if !newest.is_tombstone() => {
+                newest.record.clone().map_or(Previous::At(newest.place()), Previous::Record)
+            }
+            _ => Previous::Nothing,
         };
         self.writes.push(Write::Record { at: place, bytes: record.clone() });
         self.events.push(Event { place, key: key.clone(), record, previous });
