@@ -1,4 +1,4 @@
-//! The whole server in memory: machine, records, lessor and a clock turned by hand, in one value. Golden scripts and the
+//! The whole server in memory: machine, records, lessor, watchers and a clock turned by hand, in one value. Golden scripts and the
 //! recipes' tests run on it, so it takes the client's requests as the API does: checked first, then applied, the answer
 //! with its header. It knows nothing of Raft but terms and indexes, which it counts itself, and nothing of the wire but
 //! the messages.
@@ -10,7 +10,7 @@ use tenure_proto::etcdserverpb::{
     DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
     LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    ResponseHeader, TxnRequest, TxnResponse,
+    ResponseHeader, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
 use tenure_proto::internal::command::Wish;
 use tenure_proto::internal::{
@@ -24,10 +24,14 @@ use crate::lessor::{Lessor, Millis, Pace, Renewal};
 use crate::machine::{Machine, Position};
 use crate::revision::Revision;
 use crate::txn;
+use crate::watchers::{Limits, StreamId};
 
 mod memory;
+mod streams;
 
 pub use memory::Memory;
+
+use streams::Streams;
 
 /// What a real server takes from its flags.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +45,7 @@ pub struct Settings {
     /// What each lease is given on top at a change of leader, milliseconds.
     pub election_timeout_ms: u64,
     pub pace: Pace,
+    pub watch: Limits,
 }
 
 impl Default for Settings {
@@ -52,6 +57,7 @@ impl Default for Settings {
             ttl_min_s: 2,
             election_timeout_ms: 1_000,
             pace: Pace::default(),
+            watch: Limits::default(),
         }
     }
 }
@@ -63,6 +69,7 @@ pub struct Solo {
     machine: Machine,
     memory: Memory,
     lessor: Lessor,
+    streams: Streams,
     position: Position,
     now: Millis,
     leases_chosen: i64,
@@ -94,6 +101,7 @@ impl Solo {
         let position = memory.applied();
         let mut solo = Solo {
             settings,
+            streams: Streams::new(settings.watch, &machine),
             machine,
             memory,
             lessor: Lessor::new(settings.pace),
@@ -113,6 +121,7 @@ impl Solo {
         self.memory.set_applied(self.position, self.machine.revision(), self.machine.compacted());
         for effect in &applied.effects {
             self.lessor.follow(effect, self.now);
+            self.streams.follow(effect);
         }
         applied
     }
@@ -134,9 +143,7 @@ impl Solo {
     pub fn delete_range(&mut self, request: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Refusal> {
         check::delete_range(request)?;
         match self.wish(Wish::DeleteRange(request.clone()))? {
-            Response::DeleteRange(response) => {
-                Ok(DeleteRangeResponse { header: self.header(), ..response })
-            }
+            Response::DeleteRange(response) => Ok(DeleteRangeResponse { header: self.header(), ..response }),
             other => answered_amiss(&other),
         }
     }
@@ -229,17 +236,37 @@ impl Solo {
         }
     }
 
+    pub fn open_stream(&mut self) -> StreamId {
+        self.streams.open()
+    }
+
+    pub fn close_stream(&mut self, stream: StreamId) {
+        self.streams.close(stream);
+    }
+
+    /// Takes what a client says on its watch stream; what it is told in turn, [`Solo::pull`] gives.
+    pub fn watch(&mut self, stream: StreamId, request: &WatchRequest) {
+        self.streams.take(stream, request);
+    }
+
+    /// Everything there is to say on this stream now.
+    pub fn pull(&mut self, stream: StreamId) -> Vec<WatchResponse> {
+        self.streams.pull(stream, &self.machine, &self.memory)
+    }
+
+    /// Time to report progress to the watchers that asked for it when they were made and were told nothing of late.
+    pub fn tick_progress(&mut self) {
+        self.streams.tick_progress();
+    }
+
     /// Turns the clock on. What falls due on the way happens at its time.
     pub fn advance(&mut self, ms: u64) {
         let end = self.now.plus(ms);
         while let Some(due) = self.lessor.next_due().filter(|due| *due <= end) {
             self.now = self.now.max(due);
             let due = self.lessor.checkpoints_due(self.now, usize::MAX).into_iter();
-            let remaining = due.map(|it| LeaseRemaining {
-                id: it.id.0,
-                epoch: it.epoch,
-                remaining_ttl: it.remaining_s,
-            });
+            let remaining =
+                due.map(|it| LeaseRemaining { id: it.id.0, epoch: it.epoch, remaining_ttl: it.remaining_s });
             self.checkpoint(remaining.collect());
             if self.expire().is_err() {
                 break;

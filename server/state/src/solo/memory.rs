@@ -37,7 +37,8 @@ impl Memory {
     /// Notes how far the log has been applied.
     pub fn set_applied(&mut self, at: Position, revision: Revision, compacted: Revision) {
         let position = Some(LogPosition { term: at.term, node: 0, index: at.index });
-        let applied = Applied { position, revision: revision.0, compacted: compacted.0, ..Default::default() };
+        let applied =
+            Applied { position, revision: revision.0, compacted: compacted.0, ..Default::default() };
         self.meta.insert(Bytes::from_static(stored::APPLIED), applied.encode_to_vec().into());
     }
 
