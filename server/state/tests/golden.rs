@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use tenure_proto::etcdserverpb::{
@@ -13,95 +14,105 @@ use tenure_proto::etcdserverpb::{
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
-use tenure_state::Refusal;
 use tenure_state::solo::{Settings, Solo};
+use tenure_state::{Refusal, StreamId};
 
 mod script;
 
 use script::{Answer, Peer, Script, scripts};
 
-struct InMemory(Solo);
+struct InMemory {
+    solo: Solo,
+    streams: BTreeMap<String, StreamId>,
+}
 
 impl InMemory {
     fn new(record_bytes_max: usize) -> InMemory {
-        InMemory(Solo::new(Settings { record_bytes_max, ..Settings::default() }))
+        let solo = Solo::new(Settings { record_bytes_max, ..Settings::default() });
+        InMemory { solo, streams: BTreeMap::new() }
     }
 }
 
 impl Peer for InMemory {
     fn range(&mut self, request: RangeRequest) -> Answer<RangeResponse> {
-        self.0.range(&request).map_err(text)
+        self.solo.range(&request).map_err(text)
     }
 
     fn put(&mut self, request: PutRequest) -> Answer<PutResponse> {
-        self.0.put(&request).map_err(text)
+        self.solo.put(&request).map_err(text)
     }
 
     fn delete_range(&mut self, request: DeleteRangeRequest) -> Answer<DeleteRangeResponse> {
-        self.0.delete_range(&request).map_err(text)
+        self.solo.delete_range(&request).map_err(text)
     }
 
     fn txn(&mut self, request: TxnRequest) -> Answer<TxnResponse> {
-        self.0.txn(&request).map_err(text)
+        self.solo.txn(&request).map_err(text)
     }
 
     fn compact(&mut self, request: CompactionRequest) -> Answer<CompactionResponse> {
-        self.0.compact(&request).map_err(text)
+        self.solo.compact(&request).map_err(text)
     }
 
     fn alarm(&mut self, request: AlarmRequest) -> Answer<AlarmResponse> {
-        self.0.alarm(&request).map_err(text)
+        self.solo.alarm(&request).map_err(text)
     }
 
     fn lease_grant(&mut self, request: LeaseGrantRequest) -> Answer<LeaseGrantResponse> {
-        self.0.lease_grant(&request).map_err(text)
+        self.solo.lease_grant(&request).map_err(text)
     }
 
     fn lease_revoke(&mut self, request: LeaseRevokeRequest) -> Answer<LeaseRevokeResponse> {
-        self.0.lease_revoke(&request).map_err(text)
+        self.solo.lease_revoke(&request).map_err(text)
     }
 
     fn keep_alive(&mut self, id: i64) -> Answer<LeaseKeepAliveResponse> {
-        Ok(self.0.lease_keep_alive(&LeaseKeepAliveRequest { id }))
+        Ok(self.solo.lease_keep_alive(&LeaseKeepAliveRequest { id }))
     }
 
     fn time_to_live(&mut self, request: LeaseTimeToLiveRequest) -> Answer<LeaseTimeToLiveResponse> {
-        Ok(self.0.lease_time_to_live(&request))
+        Ok(self.solo.lease_time_to_live(&request))
     }
 
     fn leases(&mut self) -> Answer<LeaseLeasesResponse> {
-        Ok(self.0.leases())
+        Ok(self.solo.leases())
     }
 
-    fn send(&mut self, _stream: &str, _request: WatchRequest) {
-        unimplemented!()
+    fn send(&mut self, stream: &str, request: WatchRequest) {
+        let id = *self.streams.entry(stream.to_string()).or_insert_with(|| self.solo.open_stream());
+        self.solo.watch(id, &request);
     }
 
-    fn receive(&mut self, _stream: &str, _count: usize) -> Vec<WatchResponse> {
-        Vec::new()
+    fn receive(&mut self, stream: &str, _count: usize) -> Vec<WatchResponse> {
+        self.streams.get(stream).map(|id| self.solo.pull(*id)).unwrap_or_default()
     }
 
     fn advance(&mut self, ms: u64) {
-        self.0.advance(ms);
+        self.solo.advance(ms);
     }
 
     fn restart(&mut self) -> Result<(), String> {
-        let mut before = self.0.machine().clone();
+        let mut before = self.solo.machine().clone();
         // Whoever starts again sweeps.
         before.sweep(None, usize::MAX);
-        self.0 = Solo::restore(*self.0.settings(), self.0.memory().clone(), self.0.now());
-        let after = self.0.machine();
+        self.solo = Solo::restore(*self.solo.settings(), self.solo.memory().clone(), self.solo.now());
+        self.streams.clear();
+        let after = self.solo.machine();
         if before == *after { Ok(()) } else { Err(format!("{before:#?}\nbecame\n{after:#?}")) }
     }
 
     fn change_leader(&mut self) {
-        self.0.change_leader();
+        self.solo.change_leader();
+    }
+
+    fn tick_progress(&mut self) {
+        self.solo.tick_progress();
     }
 
     fn sweep(&mut self, keys: usize) {
-        let mut after = self.0.sweep(None, keys);
+        let mut after = self.solo.sweep(None, keys);
         while after.is_some() {
-            after = self.0.sweep(after.as_ref(), keys);
+            after = self.solo.sweep(after.as_ref(), keys);
         }
     }
 }
@@ -124,8 +135,8 @@ fn text(refusal: Refusal) -> String {
         Refusal::NoSpace => "mvcc: database space exceeded",
         Refusal::Corrupt => "corrupt cluster",
         Refusal::MemberNotFound => "member not found",
-        Refusal::WatchRangeEmpty => "mvcc: watcher range is empty",
-        Refusal::WatchIdDuplicate => "mvcc: duplicate watch ID provided on the WatchStream",
+        // Watchers refuse with words of their own.
+        Refusal::WatchRangeEmpty | Refusal::WatchIdDuplicate => return format!("{refusal:?}"),
         // Ours alone: etcd has no such thing to say.
         Refusal::GuardFailed | Refusal::UnknownCommand => return format!("{refusal:?}"),
     };

@@ -43,7 +43,9 @@ impl Building {
         };
         match times {
             None => self.add(success, request),
-            Some(times) => (1..=times).for_each(|n| self.add(success, request.clone().map(|it| numbered(it, n)))),
+            Some(times) => {
+                (1..=times).for_each(|n| self.add(success, request.clone().map(|it| numbered(it, n))))
+            }
         }
         Ok(())
     }

@@ -13,13 +13,13 @@
 //! then|else put .. | get .. | del .. | nothing  one operation; times=N makes N of it, their keys numbered from 1
 //! then|else txn             opens a txn within; `end` closes it
 //! compact REVISION [physical]
-//! grant ID TTL | revoke ID | keepalive ID | ttl ID | remaining ID | leases
+//! grant ID TTL | revoke ID | keepalive ID | ttl ID | leases
 //! alarm get|raise|clear [member=N] [kind=nospace|corrupt|N]
 //! watch KEY [RANGE] [id=N] [from=REVISION] [prev] [progress] [no_put] [no_delete] [fragment]
 //! cancel ID | progress      `NAME: watch ..` uses the stream of that name; without a name, one without
 //! poll N                    waits for N responses of the stream
 //! state                     all keys, all leases
-//! advance MS | restart | change_leader | sweep KEYS      in memory only
+//! advance MS | restart | change_leader | tick | sweep KEYS | remaining ID      in memory only
 //! ```
 //!
 //! Keys and values are bytes: a character stands for the byte of its number, `"\xff"` for 255.
@@ -43,7 +43,6 @@ pub use peer::{Answer, Peer};
 
 use building::Building;
 use words::Words;
-
 
 /// All scripts below a folder, in order: the path within it, and the text.
 pub fn scripts(root: &Path) -> Vec<(String, String)> {
@@ -147,6 +146,7 @@ impl<P: Peer> Script<P> {
             "advance" => self.peer.advance(u64::try_from(words.number()?)?),
             "restart" => self.peer.restart()?,
             "change_leader" => self.peer.change_leader(),
+            "tick" => self.peer.tick_progress(),
             _ => self.peer.sweep(usize::try_from(words.number()?)?),
         }
         Ok(String::new())
@@ -182,7 +182,7 @@ impl<P: Peer> Runner for Script<P> {
             "txn" | "if" | "then" | "else" | "end" | "commit" => self.txn(name, &mut words),
             "grant" | "revoke" | "keepalive" | "ttl" | "remaining" | "leases" => self.lease(name, &mut words),
             "watch" | "cancel" | "progress" | "poll" => self.watch(stream, name, &mut words),
-            "advance" | "restart" | "change_leader" | "sweep" => self.in_memory(name, &mut words),
+            "advance" | "restart" | "change_leader" | "tick" | "sweep" => self.in_memory(name, &mut words),
             _ => self.key_value(name, &mut words),
         }?;
         words.done()?;

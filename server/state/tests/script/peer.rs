@@ -33,6 +33,8 @@ pub trait Peer {
     /// Starts again from what is stored; fails if that is not the state there was.
     fn restart(&mut self) -> Result<(), String>;
     fn change_leader(&mut self);
+    /// The time to report progress to idle watchers has come.
+    fn tick_progress(&mut self);
     /// Sweeps everything, so many keys at a time.
     fn sweep(&mut self, keys: usize);
 }

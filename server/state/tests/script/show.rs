@@ -38,7 +38,8 @@ pub fn alarm(answer: &Answer<AlarmResponse>) -> String {
     shown("alarm", answer, |response| {
         let mut alarms: Vec<_> = response.alarms.iter().map(|it| (it.member_id, it.alarm)).collect();
         alarms.sort_unstable();
-        let name = |kind: i32| AlarmType::try_from(kind).map_or(kind.to_string(), |it| it.as_str_name().to_string());
+        let name =
+            |kind: i32| AlarmType::try_from(kind).map_or(kind.to_string(), |it| it.as_str_name().to_string());
         let alarms = alarms.into_iter().map(|(member, kind)| format!(" {member}:{}", name(kind)));
         revision(&response.header) + &alarms.collect::<String>()
     })
@@ -176,7 +177,9 @@ fn lease_body(response: &LeaseTimeToLiveResponse) -> String {
     if response.ttl < 0 {
         return format!(" id={} unknown={} granted={}", response.id, response.ttl, response.granted_ttl);
     }
-    let keys: Vec<String> = response.keys.iter().map(|key| bytes(key)).collect();
+    // etcd gives them in no order.
+    let mut keys: Vec<String> = response.keys.iter().map(|key| bytes(key)).collect();
+    keys.sort_unstable();
     format!(" id={} granted={} keys={}", response.id, response.granted_ttl, keys.join(","))
 }
 
@@ -213,9 +216,12 @@ fn key_value(kv: &KeyValue) -> String {
     if kv.version != 0 {
         let _ = write!(shown, "={}", bytes(&kv.value));
     }
-    for (name, number) in
-        [("create", kv.create_revision), ("mod", kv.mod_revision), ("version", kv.version), ("lease", kv.lease)]
-    {
+    for (name, number) in [
+        ("create", kv.create_revision),
+        ("mod", kv.mod_revision),
+        ("version", kv.version),
+        ("lease", kv.lease),
+    ] {
         if number != 0 {
             let _ = write!(shown, " {name}={number}");
         }
