@@ -73,7 +73,8 @@ use self::thread::StoreThread;
 
 const MIB: u64 = 1 << 20;
 
-/// A handle to the store; clones share it. The last one to go commits what is still in memory and closes the database.
+/// A handle to the store; clones share it. The last one to go commits what is still in memory and closes the database,
+/// which blocks for the disk; a [`Scan`], [`Snapshot`], [`Room`] or [`Settled`] that outlives it keeps the database open.
 #[derive(Clone)]
 pub struct Store {
     thread: Arc<StoreThread>,

@@ -4,8 +4,9 @@
 //! A database that is being made for the first time has a file `<name>.unfinished` beside it until CURRENT names it.
 //! Without CURRENT only such databases may be removed: any other is someone's data whose CURRENT was lost.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,9 +27,15 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Makes the directory if need be and locks it.
+    /// Makes the directory if need be, for its owner's eyes only, and locks it.
     pub fn hold(path: &Path) -> Result<Directory, OpenError> {
-        fs::create_dir_all(path).map_err(io_error("create the directory", path))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(io_error("create the directory", path))?;
+        // Even when it was there: whoever made it may have died before this.
+        sync_parent(path)?;
         let lock = lock(path)?;
         Ok(Directory { path: path.into(), _lock: lock })
     }
@@ -191,9 +198,7 @@ pub(super) fn set_aside(dir: &Path) -> Result<PathBuf, OpenError> {
         _ => {}
     }
     fs::rename(dir, &aside).map_err(io_error("move aside", dir))?;
-    if let Some(parent) = aside.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        sync_directory(parent).map_err(io_error("sync", parent))?;
-    }
+    sync_parent(&aside)?;
     drop(held);
     Ok(aside)
 }
@@ -223,7 +228,17 @@ fn database_number(name: &str) -> Option<u64> {
     (database_name(number) == name).then_some(number)
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+/// Makes it durable that `path` is there.
+fn sync_parent(path: &Path) -> Result<(), OpenError> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    sync_directory(parent).map_err(io_error("sync", parent))
+}
+
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 

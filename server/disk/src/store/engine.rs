@@ -1,5 +1,5 @@
-//! One open database and the cache of records read from it. The only place, with `scan`, that touches the storage
-//! library; knows nothing of the backlog or of threads.
+//! One open database and the cache of records read from it. With `scan` and `install`, which read and fill it in order,
+//! the only place that calls the storage library; knows nothing of the backlog or of threads.
 //!
 //! Any failure of the library is final for the engine: it is remembered, told once, and answered from then on.
 
@@ -16,7 +16,7 @@ use fjall::{
 use tenure_state::{Fatal, Place};
 
 use super::batch::Batch;
-use super::directory::DatabaseDirectory;
+use super::directory::{DatabaseDirectory, sync_directory};
 use super::{Observer, StoreEvent, StoreOptions};
 
 /// Where `applied` lies among the small state.
@@ -68,9 +68,14 @@ impl Engine {
                 .max_memtable_size(MEMTABLE_UNBOUNDED)
                 .expect_point_read_hits(true)
         };
+        let (records, meta) = (database.keyspace("rev", keyspace)?, database.keyspace("meta", keyspace)?);
+        // The library syncs what it puts into these directories, but not that the directories are there.
+        for keyspaces in [&records, &meta].into_iter().filter_map(|keyspace| keyspace.path().parent()) {
+            sync_directory(keyspaces)?;
+        }
         Ok(Engine {
-            records: database.keyspace("rev", keyspace)?,
-            meta: database.keyspace("meta", keyspace)?,
+            records,
+            meta,
             database,
             cache: moka::sync::Cache::builder()
                 .max_capacity(options.read_cache_bytes)

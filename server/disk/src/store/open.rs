@@ -49,8 +49,8 @@ pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<Shared, OpenErro
     Ok(Shared::new(directory, Arc::new(engine), applied, options))
 }
 
-/// Sorts the library's errors by what the operator can do. Files missing or ending early are damage, not trouble with
-/// the disk.
+/// Sorts the library's errors by what the operator can do. Files that are missing, end early or stand where none should
+/// are damage, not trouble with the disk.
 pub(super) fn classify(path: &Path, error: fjall::Error) -> OpenError {
     let path = path.to_owned();
     match error {
@@ -64,8 +64,6 @@ pub(super) fn classify(path: &Path, error: fjall::Error) -> OpenError {
 }
 
 fn is_damage(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
-    )
+    use io::ErrorKind::{AlreadyExists, InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), AlreadyExists | InvalidData | NotFound | UnexpectedEof)
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -114,6 +115,28 @@ fn an_unfinished_first_database_is_made_anew() {
     assert_eq!(mains(&open(dir.path())), [1]);
 }
 
+/// A file missing from the database is damage, whichever it is.
+#[test]
+fn a_missing_file_is_rebuildable() {
+    for file in ["version", "keyspaces/0/current", "keyspaces/1/tables"] {
+        let (sender, receiver) = channel();
+        let (store, dir) = fresh_with(Arc::new(move |event| drop(sender.send(event))));
+        store.write(vec![put(1)], applied(1)).unwrap();
+        store.settled().wait().unwrap();
+        // So that there is a table.
+        store.compact_disk().unwrap();
+        assert!(receiver.iter().any(|event| matches!(event, StoreEvent::Reclaimed { .. })));
+        drop(store);
+        let path = dir.path().join("state-0000").join(file);
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
+        }
+        assert!(matches!(refusal(dir.path()), OpenError::Rebuildable { .. }), "{file}");
+    }
+}
+
 /// A bad block in a table: the read that meets it fails, and from then on everything does, with the same words.
 #[test]
 fn a_bad_block_breaks_the_store() {
@@ -157,6 +180,19 @@ fn a_bad_block_breaks_the_store() {
     assert_eq!(store.snapshot().map(drop), Err(fatal.clone()));
     let broken = events.lock().unwrap().iter().filter(|event| matches!(event, StoreEvent::Broken(_))).count();
     assert_eq!(broken, 1);
+}
+
+/// Tables can no longer be written, as on a full disk: whoever writes on hears of it and does not wait for good.
+#[test]
+fn a_disk_that_takes_no_tables_breaks_the_store() {
+    let (store, dir) = fresh();
+    fs::remove_dir_all(dir.path().join("state-0000/keyspaces/1/tables")).unwrap();
+    let fatal = (1..).find_map(|main| {
+        let write = Write::Record { at: place(main), bytes: vec![b'x'; 10_000].into() };
+        block_on(store.room()).and_then(|()| store.write(vec![write], applied(main as u64))).err()
+    });
+    assert_eq!(store.health().err(), fatal);
+    assert_eq!(store.settled().wait().err(), fatal);
 }
 
 /// Small state under the key that the store keeps for itself would be lost at the next commit: a bug, so the store stops.

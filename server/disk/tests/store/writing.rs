@@ -1,5 +1,6 @@
 //! Writing: readable at once, committed soon and in batches, bounded, and durable when asked.
 
+use std::os::unix::fs::PermissionsExt;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
@@ -136,6 +137,15 @@ fn closing_leaves_nothing_behind() {
     assert_eq!(store.applied(), Some(applied(100)));
     assert_eq!(mains(&store), (1..=100).collect::<Vec<_>>());
     assert!(store.figures().size_on_disk > 0);
+}
+
+/// Records hold what clients store, and small state may hold password hashes: nobody else may look in.
+#[test]
+fn what_is_stored_is_private() {
+    let parent = TempDir::new().unwrap();
+    let dir = parent.path().join("made/here");
+    let _store = open(&dir);
+    assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 /// Dropped records give their space back when asked; what is left stays readable meanwhile and after.
