@@ -187,12 +187,13 @@ fn a_bad_block_breaks_the_store() {
 fn a_disk_that_takes_no_tables_breaks_the_store() {
     let (store, dir) = fresh();
     fs::remove_dir_all(dir.path().join("state-0000/keyspaces/1/tables")).unwrap();
-    let fatal = (1..).find_map(|main| {
+    let fatal = (1..=10_000).find_map(|main| {
         let write = Write::Record { at: place(main), bytes: vec![b'x'; 10_000].into() };
         block_on(store.room()).and_then(|()| store.write(vec![write], applied(main as u64))).err()
     });
-    assert_eq!(store.health().err(), fatal);
-    assert_eq!(store.settled().wait().err(), fatal);
+    let fatal = fatal.unwrap();
+    assert_eq!(store.health(), Err(fatal.clone()));
+    assert_eq!(store.settled().wait(), Err(fatal));
 }
 
 /// Small state under the key that the store keeps for itself would be lost at the next commit: a bug, so the store stops.

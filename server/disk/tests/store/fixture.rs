@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -72,7 +73,7 @@ pub fn mains(store: &Store) -> Vec<i64> {
     store.scanner(FIRST, END).unwrap().map(|item| item.unwrap().0.main).collect()
 }
 
-/// Holds the store's thread after its next commit, until opened.
+/// Can hold the store's thread after a commit.
 #[derive(Default)]
 pub struct Gate {
     closed: Mutex<bool>,
@@ -95,24 +96,27 @@ impl Gate {
         })
     }
 
-    /// From here on at most one more commit happens.
-    pub fn close(&self) {
+    /// Writes `write` and waits until its commit holds the store's thread, which is until the answer is dropped. That
+    /// must be before the store is, also when the test fails: bind it after the store.
+    #[must_use]
+    pub fn hold(self: &Arc<Gate>, store: &Store, write: Write) -> Held {
         *self.closed.lock().unwrap() = true;
-    }
-
-    pub fn open(&self) {
-        *self.closed.lock().unwrap() = false;
-        self.opened.notify_all();
-    }
-
-    /// Writes `write` and waits until its commit holds the store's thread.
-    pub fn hold(&self, store: &Store, write: Write) {
-        self.close();
+        let held = Held(Arc::clone(self));
         let before = self.commits.lock().unwrap().len();
         store.write(vec![write], Bytes::from_static(b"held")).unwrap();
         while self.commits.lock().unwrap().len() == before {
             thread::yield_now();
         }
+        held
+    }
+}
+
+pub struct Held(Arc<Gate>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        *self.0.closed.lock().unwrap() = false;
+        self.0.opened.notify_all();
     }
 }
 
@@ -135,14 +139,18 @@ impl Wake for Counter {
     }
 }
 
-/// Runs a future to its end on this thread.
+/// Runs a future to its end on this thread. Panics when nobody wakes it for a minute.
 pub fn block_on<F: Future>(future: F) -> F::Output {
+    let deadline = Instant::now() + Duration::from_secs(60);
     let waker = Waker::from(Counter::new());
     let mut future = pin!(future);
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
+            Poll::Pending => {
+                thread::park_timeout(Duration::from_secs(60));
+                assert!(Instant::now() < deadline, "nobody woke the future");
+            }
         }
     }
 }

@@ -83,7 +83,7 @@ fn an_empty_install_empties_the_store() {
 fn an_install_drops_what_is_pending() {
     let gate = Gate::new();
     let (store, _dir) = fresh_with(gate.observer());
-    gate.hold(&store, put(1));
+    let held = gate.hold(&store, put(1));
     store.write(vec![put(2)], applied(2)).unwrap();
     let settled = store.settled();
     let mut installer = store.begin_install().unwrap();
@@ -91,7 +91,7 @@ fn an_install_drops_what_is_pending() {
     installer.finish(applied(500)).unwrap();
     block_on(settled).unwrap();
     assert_eq!(mains(&store), [101]);
-    gate.open();
+    drop(held);
     store.write(vec![put(102)], applied(501)).unwrap();
     store.settled().wait().unwrap();
     assert_eq!(mains(&store), [101, 102]);

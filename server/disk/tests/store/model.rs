@@ -126,7 +126,7 @@ fn install(store: &Store, records: &[(Place, Bytes)], applied: Bytes) -> Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_is_a_map(steps in prop::collection::vec((steps(), places(), places()), 1..40)) {

@@ -13,7 +13,7 @@ fn a_scan_merges_pending_and_committed() {
     let (store, _dir) = fresh_with(gate.observer());
     store.write((1..=10).map(put).collect(), applied(1)).unwrap();
     store.settled().wait().unwrap();
-    gate.hold(&store, put(11));
+    let held = gate.hold(&store, put(11));
     store.write(vec![remove(1), remove(5), put(12)], applied(3)).unwrap();
     store.write(vec![remove(12), remove(10), put(13)], applied(4)).unwrap();
 
@@ -32,7 +32,7 @@ fn a_scan_merges_pending_and_committed() {
     store.scan(place(3), place(9), &mut visit).unwrap();
     assert_eq!(visited, [3, 4, 6, 7]);
     assert_eq!(store.scanner(place(9), place(3)).unwrap().count(), 0, "an inverted range is empty");
-    gate.open();
+    drop(held);
     store.settled().wait().unwrap();
     assert_eq!(mains(&store), expected);
 }
@@ -44,7 +44,7 @@ fn chunks_follow_each_other_without_gap() {
     let (store, _dir) = fresh_with(gate.observer());
     store.write((1..=20).map(put).collect(), applied(1)).unwrap();
     store.settled().wait().unwrap();
-    gate.hold(&store, remove(7));
+    let held = gate.hold(&store, remove(7));
     store.write((21..=30).map(put).collect(), applied(3)).unwrap();
     for (items_max, bytes_max) in
         [(1, 1), (0, 0), (3, usize::MAX), (usize::MAX, 25), (29, usize::MAX), (500, usize::MAX)]
@@ -66,7 +66,7 @@ fn chunks_follow_each_other_without_gap() {
         place(5),
         "the same scan goes on where it stopped"
     );
-    gate.open();
+    drop(held);
 }
 
 /// Sub-order and tombstones are places of their own, next to each other.

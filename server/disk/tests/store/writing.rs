@@ -19,7 +19,7 @@ use crate::fixture::*;
 fn a_write_is_readable_before_it_is_committed() {
     let gate = Gate::new();
     let (store, _dir) = fresh_with(gate.observer());
-    gate.hold(&store, put(1));
+    let held = gate.hold(&store, put(1));
     store.write(vec![put(2), set("lease", Some("on"))], applied(2)).unwrap();
 
     assert_eq!(store.record(place(2)).unwrap(), Some(record(2)));
@@ -31,7 +31,7 @@ fn a_write_is_readable_before_it_is_committed() {
     assert_eq!(before.applied(), Some(&Bytes::from_static(b"held")));
     assert_eq!(store.figures().pending_batches, 2);
 
-    gate.open();
+    drop(held);
     block_on(store.settled()).unwrap();
     assert_eq!(store.figures().pending_batches, 0);
     assert_eq!(store.record(place(2)).unwrap(), Some(record(2)));
@@ -43,13 +43,13 @@ fn a_write_is_readable_before_it_is_committed() {
 fn waiting_batches_are_committed_together() {
     let gate = Gate::new();
     let (store, _dir) = fresh_with(gate.observer());
-    gate.hold(&store, put(1));
+    let held = gate.hold(&store, put(1));
     for main in 2..=50 {
         store
             .write(vec![put(main), remove(main - 1), set("last", Some("word"))], applied(main as u64))
             .unwrap();
     }
-    gate.open();
+    drop(held);
     store.settled().wait().unwrap();
     assert_eq!(*gate.commits.lock().unwrap(), [1, 49]);
     assert_eq!(mains(&store), [50]);
@@ -64,7 +64,7 @@ fn a_full_backlog_makes_the_writer_wait() {
     let small = StoreOptions { pending_bytes_max: 30, observer: gate.observer(), ..options() };
     let store = Store::open(dir.path(), small).unwrap();
     block_on(store.room()).unwrap();
-    gate.hold(&store, put(1));
+    let held = gate.hold(&store, put(1));
     store.write(vec![put(2)], applied(2)).unwrap();
     store.write(vec![put(3)], applied(3)).unwrap();
 
@@ -77,7 +77,7 @@ fn a_full_backlog_makes_the_writer_wait() {
     let mut room = pin!(store.room());
     assert_eq!(room.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Pending);
     assert_eq!(counter.woken.load(Ordering::SeqCst), 0);
-    gate.open();
+    drop(held);
     block_on(room).unwrap();
     block_on(store.room()).unwrap();
 }
