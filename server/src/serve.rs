@@ -20,6 +20,8 @@ use crate::{api, data_dir};
 
 /// How long requests under way may take to end once the member is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Newest log entries kept in memory, bytes: what is about to be applied, and what a follower a moment behind needs.
+const LOG_TAIL_BYTES: u64 = 16 << 20;
 /// Flow-control windows of a client's connection and of one stream, bytes.
 const CONNECTION_WINDOW: u32 = 8 << 20;
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -126,6 +128,7 @@ async fn start(config: &Config, disk: Arc<Files>, data_dir: &mut DataDir) -> Res
     let log_dir = config.wal_dir.clone().unwrap_or_else(|| data_dir.log_dir());
     let log_options = WalOptions {
         segment_bytes: config.raft.log_segment_bytes,
+        tail_bytes_max: LOG_TAIL_BYTES,
         observer: wal::Observer::new(tell_of_log),
         ..WalOptions::default()
     };

@@ -24,6 +24,9 @@ use crate::raft::{Consensus, Unavailable, View};
 const EXPIRIES_AT_ONCE: usize = 500;
 /// Checkpoints written by one entry.
 const CHECKPOINTS_AT_ONCE: usize = 1_000;
+/// How long a lease is left alone after its time ran out, milliseconds: a client that counts from the answer, not from its
+/// question as it should, is still right if the answer came that quickly.
+const GRACE_MS: u64 = 200;
 /// How long to wait after a removal could not be proposed.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -256,7 +259,7 @@ async fn remove_due(leases: &Leases) {
     let next = counting.lessor.lock().next_due();
     match next {
         Some(due) => {
-            let wait = Duration::from_millis(due.since(counting.now()));
+            let wait = Duration::from_millis(due.plus(GRACE_MS).since(counting.now()));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = nearer => {}
@@ -268,7 +271,8 @@ async fn remove_due(leases: &Leases) {
     let (term, expired, checkpoints) = {
         let mut lessor = counting.lessor.lock();
         let Some(term) = lessor.term() else { return };
-        (term, lessor.expired(now, EXPIRIES_AT_ONCE), lessor.checkpoints_due(now, CHECKPOINTS_AT_ONCE))
+        let ended = Millis(now.0.saturating_sub(GRACE_MS));
+        (term, lessor.expired(ended, EXPIRIES_AT_ONCE), lessor.checkpoints_due(now, CHECKPOINTS_AT_ONCE))
     };
     if !checkpoints.is_empty() {
         let remaining = checkpoints.iter().map(|checkpoint| LeaseRemaining {
