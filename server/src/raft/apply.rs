@@ -12,10 +12,11 @@ use prost::Message;
 use tenure_disk::store::{Snapshot as StoreSnapshot, Store};
 use tenure_proto::internal;
 use tenure_state::{Effect, Fatal, Machine, Member, Place, Position, Records, Refusal, Response, Write};
+use tokio::sync::Notify;
 
 use super::codec;
 use super::snapshot::{self, SnapshotBuilder};
-use super::types::{Entry, LogId, Membership, Reply, StoredMembership, TypeConfig};
+use super::types::{Entry, LogId, Membership, Proposal, Reply, StoredMembership, TypeConfig};
 use super::view::View;
 
 /// Entries given to the machine while its lock is held: readers wait no longer than these take.
@@ -36,7 +37,14 @@ pub struct StateMachine {
     pub(super) applied: Option<LogId>,
     pub(super) membership: StoredMembership,
     pub(super) record_bytes_max: usize,
+    /// Bytes of commands applied since the last snapshot, and whom to tell when they are many.
+    unsaved_bytes: usize,
+    heavy_log: Arc<Notify>,
 }
+
+/// A snapshot is due after so many bytes of commands even if the entries are few: what the log holds beyond it is read
+/// again at the next start.
+const UNSAVED_BYTES_MAX: usize = 128 << 20;
 
 impl StateMachine {
     /// Takes up where the store says it stopped.
@@ -52,7 +60,13 @@ impl StateMachine {
             }
             None => (None, StoredMembership::default()),
         };
-        Ok(StateMachine { view, outlet, applied, membership, record_bytes_max })
+        let heavy_log = Arc::new(Notify::new());
+        Ok(StateMachine { view, outlet, applied, membership, record_bytes_max, unsaved_bytes: 0, heavy_log })
+    }
+
+    /// Notified when a snapshot is due for the log's size.
+    pub fn heavy_log(&self) -> Arc<Notify> {
+        self.heavy_log.clone()
     }
 
     /// Applies entries that are at hand; the store is told once for all of them.
@@ -96,7 +110,7 @@ impl StateMachine {
                 writes.extend(machine.set_members(members(&membership)));
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
             }
-            EntryPayload::Normal(proposal) => match proposal.command() {
+            EntryPayload::Normal(proposal) => match self.weighed(proposal).command() {
                 None => answer = Err(Refusal::UnknownCommand),
                 Some(command) => {
                     let records = Ahead { writes, store: self.view.store() };
@@ -108,6 +122,15 @@ impl StateMachine {
             },
         }
         Ok((Reply { answer, revision: machine.revision(), index: at.index }, effects))
+    }
+
+    fn weighed(&mut self, proposal: Proposal) -> Proposal {
+        self.unsaved_bytes += proposal.0.len();
+        if self.unsaved_bytes >= UNSAVED_BYTES_MAX {
+            self.unsaved_bytes = 0;
+            self.heavy_log.notify_one();
+        }
+        proposal
     }
 
     fn applied_bytes(&self, machine: &Machine) -> Bytes {
@@ -177,6 +200,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        self.unsaved_bytes = 0;
         // Between two applies, so the store, once it has caught up, stands exactly at `applied`.
         // Should the store have failed, so does taking the snapshot.
         let _ = self.view.store().settled().await;

@@ -34,7 +34,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
 use tenure_disk::wal::Wal;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub use apply::Outlet;
 pub use snapshot::load;
@@ -116,10 +116,13 @@ impl Consensus {
     ) -> Result<Consensus, StartError> {
         let config = config(&options)?;
         let machine = StateMachine::new(view, outlet, options.record_bytes_max).map_err(StartError::new)?;
+        let heavy_log = machine.heavy_log();
         let raft = Raft::new(options.member, config, network::Network, log::Log::new(wal), machine).await;
         let raft = raft.map_err(StartError::new)?;
         let leadership = follow_leadership(&raft, options.member);
-        Ok(Consensus { raft, leadership })
+        let consensus = Consensus { raft, leadership };
+        tokio::spawn(consensus.clone().keep_log_short(heavy_log));
+        Ok(consensus)
     }
 
     /// Founds a cluster of these members; a member that has a log already knows its cluster and is left as it is.
@@ -173,9 +176,14 @@ impl Consensus {
         }
     }
 
-    /// Makes the state durable and lets the log before it go.
-    pub async fn checkpoint(&self) -> Result<(), Unavailable> {
-        self.raft.trigger().snapshot().await.map_err(|_| Unavailable::Stopped)
+    /// Has a snapshot taken whenever the log has become heavy, until consensus ends.
+    async fn keep_log_short(self, heavy_log: Arc<Notify>) {
+        loop {
+            heavy_log.notified().await;
+            if self.raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// The current leadership, and a way to wait for the next.
