@@ -1,0 +1,221 @@
+//! A server as a process: on loopback ports of its own, in a directory of its own, with its standard error kept for the
+//! moment when a test fails. It may be stopped politely, killed, and started again on the same directory.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::wait::Deadline;
+
+const READY: &str = "ready to serve client requests";
+const START_BOUND: Duration = Duration::from_secs(60);
+const STOP_BOUND: Duration = Duration::from_secs(60);
+/// Below the range from which the kernel takes ports for outgoing connections, so that nobody is given a server's port
+/// while it is being restarted.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+/// As much of a server's log as a failed test shows.
+const LOG_SHOWN: usize = 6 * 1024;
+
+/// How to start a server.
+#[derive(Clone)]
+pub struct Launch {
+    pub program: PathBuf,
+    pub data_dir: PathBuf,
+    pub client_port: u16,
+    pub peer_port: u16,
+    /// Flags after the usual ones.
+    pub extra: Vec<String>,
+}
+
+/// A running (or stopped) server.
+pub struct Server {
+    pub launch: Launch,
+    log: PathBuf,
+    child: Option<Child>,
+    /// Held for its end: the directory goes with the server.
+    _home: TempDir,
+}
+
+impl Launch {
+    /// The server under test: `tenured` as just built, or whatever `TENURE_SERVER` names, by which each test is proven on etcd.
+    pub fn program_under_test() -> PathBuf {
+        std::env::var_os("TENURE_SERVER").map_or_else(|| env!("CARGO_BIN_EXE_tenured").into(), PathBuf::from)
+    }
+
+    /// A one-member cluster below `home`, on free ports.
+    pub fn alone(program: PathBuf, home: &Path) -> Launch {
+        let (client_port, peer_port) = (free_port(), free_port());
+        Launch { program, data_dir: home.join("data"), client_port, peer_port, extra: Vec::new() }
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    pub fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
+    pub fn arguments(&self) -> Vec<String> {
+        let data_dir = self.data_dir.to_str().expect("temporary directories have plain names");
+        let cluster = format!("default={}", self.peer_url());
+        let mut arguments: Vec<String> = [
+            ("--name", "default"),
+            ("--data-dir", data_dir),
+            ("--listen-client-urls", &self.endpoint()),
+            ("--advertise-client-urls", &self.endpoint()),
+            ("--listen-peer-urls", &self.peer_url()),
+            ("--initial-advertise-peer-urls", &self.peer_url()),
+            ("--initial-cluster", &cluster),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()])
+        .collect();
+        arguments.extend(self.extra.iter().cloned());
+        arguments
+    }
+}
+
+impl Server {
+    /// The server under test, started and ready.
+    pub fn start() -> Server {
+        Server::start_program(Launch::program_under_test())
+    }
+
+    pub fn start_program(program: PathBuf) -> Server {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let launch = Launch::alone(program, home.path());
+        Server::start_as(launch, home)
+    }
+
+    pub fn start_as(launch: Launch, home: TempDir) -> Server {
+        let log = home.path().join("server.log");
+        let mut server = Server { launch, log, child: None, _home: home };
+        server.restart();
+        server
+    }
+
+    pub fn endpoint(&self) -> String {
+        self.launch.endpoint()
+    }
+
+    /// Starts the stopped server on its directory and waits until it is ready.
+    pub fn restart(&mut self) {
+        let seen = self.begin();
+        self.wait_until_ready(seen);
+    }
+
+    /// Starts the stopped server without waiting. Returns how long the log was before.
+    pub fn begin(&mut self) -> usize {
+        assert!(self.child.is_none(), "it runs already");
+        let log = File::options().create(true).append(true).open(&self.log).expect("our own directory");
+        let seen = log.metadata().expect("an open file").len() as usize;
+        let stdout = log.try_clone().expect("an open file");
+        let child = Command::new(&self.launch.program)
+            .args(self.launch.arguments())
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", self.launch.program.display()));
+        self.child = Some(child);
+        seen
+    }
+
+    /// The polite way: SIGTERM, then its end within a bound, without an error.
+    pub fn stop(&mut self) {
+        let mut child = self.child.take().expect("only a running server is stopped");
+        kill_process(Pid::from_child(&child), Signal::TERM).expect("our own child");
+        let deadline = Deadline::after(STOP_BOUND);
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("our own child") {
+                break status;
+            }
+            if !deadline.pause() {
+                self.child = Some(child);
+                panic!("the server was still there {STOP_BOUND:?} after SIGTERM");
+            }
+        };
+        // etcd ends itself with the signal it was sent; others may say success.
+        let by_signal = status.signal() == Some(Signal::TERM.as_raw());
+        assert!(status.success() || by_signal, "after SIGTERM the server ended with {status}");
+    }
+
+    /// kill -9, as a power switch for the process.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("only a running server is killed");
+        child.kill().expect("our own child");
+        child.wait().expect("our own child");
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().expect("our own child").is_none())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("only a running server has one").id()
+    }
+
+    /// Everything the server has written, of all its lives.
+    pub fn log(&self) -> String {
+        self.log_from(0)
+    }
+
+    fn log_from(&self, byte: usize) -> String {
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(byte..).unwrap_or_default()).into_owned()
+    }
+
+    fn wait_until_ready(&mut self, seen: usize) {
+        let deadline = Deadline::after(START_BOUND);
+        while !self.log_from(seen).contains(READY) {
+            let status = self.child.as_mut().expect("just started").try_wait().expect("our own child");
+            assert!(
+                status.is_none(),
+                "the server ended with {} instead of serving",
+                status.expect("checked")
+            );
+            assert!(deadline.pause(), "no line with '{READY}' from the server within {START_BOUND:?}");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let mut from = log.len().saturating_sub(LOG_SHOWN);
+            while !log.is_char_boundary(from) {
+                from += 1;
+            }
+            // The lock makes two failing tests take turns; the macros would hide this behind output capture.
+            let _ = writeln!(
+                std::io::stderr().lock(),
+                "--- the end of the log of {} ---\n{}\n---",
+                self.launch.program.display(),
+                &log[from..]
+            );
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    for _ in 0..1000 {
+        let port = rand::random_range(PORTS);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("found no free port in {PORTS:?}");
+}
