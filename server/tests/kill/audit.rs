@@ -5,7 +5,9 @@ use std::fmt;
 
 use prost::bytes::Bytes;
 use tenure_grpc::etcdserverpb::{kv_client::KvClient, lease_client::LeaseClient};
-use tenure_proto::etcdserverpb::{CompactionRequest, LeaseLeasesRequest, LeaseTimeToLiveRequest, RangeRequest};
+use tenure_proto::etcdserverpb::{
+    CompactionRequest, LeaseLeasesRequest, LeaseTimeToLiveRequest, RangeRequest,
+};
 use tenure_proto::mvccpb::{Event, KeyValue};
 
 use crate::BOUND;
@@ -67,9 +69,17 @@ impl Audit {
         }
         assert!(entries.acknowledged.is_empty(), "acknowledged and lost: {:?}", entries.acknowledged);
         assert!(reads.is_empty(), "reads of revisions that are not there: {:?}", reads.keys());
-        assert_eq!(self.pairs.values().collect::<Vec<_>>(), pairs.iter().collect::<Vec<_>>(), "the pairs as they are now");
+        assert_eq!(
+            self.pairs.values().collect::<Vec<_>>(),
+            pairs.iter().collect::<Vec<_>>(),
+            "the pairs as they are now"
+        );
         let (_, pairs) = everything(endpoint, middle).await;
-        assert_eq!(middle_pairs.values().collect::<Vec<_>>(), pairs.iter().collect::<Vec<_>>(), "as of revision {middle}");
+        assert_eq!(
+            middle_pairs.values().collect::<Vec<_>>(),
+            pairs.iter().collect::<Vec<_>>(),
+            "as of revision {middle}"
+        );
         for watcher in watchers {
             watcher.must_have_seen(&history).await;
         }
@@ -96,7 +106,11 @@ impl Audit {
     fn explain(&self, entries: &mut Entries, revision: i64, events: &[Event]) -> bool {
         let events: Vec<Event> = events.iter().cloned().map(|event| self.without_before(event)).collect();
         if let Some(write) = entries.acknowledged.remove(&revision) {
-            assert_eq!(write.events(&self.pairs, revision), events, "revision {revision} was acknowledged for {write:?}");
+            assert_eq!(
+                write.events(&self.pairs, revision),
+                events,
+                "revision {revision} was acknowledged for {write:?}"
+            );
             return false;
         }
         // The answer to a revoke does not say at which revision it happened. It cannot happen twice: it leaves no keys.
@@ -134,7 +148,13 @@ impl Audit {
     fn check_reads(&self, reads: Option<Vec<Read>>) {
         for read in reads.into_iter().flatten() {
             let truth = self.pairs.get(&read.key);
-            assert_eq!(read.pair.as_ref(), truth, "what was read of {:?} at revision {}", read.key, read.revision);
+            assert_eq!(
+                read.pair.as_ref(),
+                truth,
+                "what was read of {:?} at revision {}",
+                read.key,
+                read.revision
+            );
         }
     }
 
@@ -159,14 +179,20 @@ impl Audit {
             let request = LeaseTimeToLiveRequest { id: lease, keys: true };
             let told = client.lease_time_to_live(request).await.expect("a lease's time").into_inner();
             assert_eq!(told.granted_ttl, known.unwrap_or(told.granted_ttl), "the TTL of lease {lease}");
-            assert!((1..=told.granted_ttl).contains(&told.ttl), "lease {lease} has {} s of {}", told.ttl, told.granted_ttl);
+            assert!(
+                (1..=told.granted_ttl).contains(&told.ttl),
+                "lease {lease} has {} s of {}",
+                told.ttl,
+                told.granted_ttl
+            );
             let mut keys = told.keys;
             keys.sort();
             assert_eq!(keys, self.keys_on(lease), "the keys of lease {lease}");
             self.leases.insert(lease, told.granted_ttl);
         }
         assert!(unasked <= entries.granted_perhaps_somehow, "{unasked} leases that nobody asked for");
-        let orphan = self.pairs.values().find(|pair| pair.lease != 0 && !self.leases.contains_key(&pair.lease));
+        let orphan =
+            self.pairs.values().find(|pair| pair.lease != 0 && !self.leases.contains_key(&pair.lease));
         assert_eq!(orphan, None, "a pair on a lease that is not there");
     }
 
@@ -203,7 +229,8 @@ async fn history(endpoint: &str, from: i64, to: i64) -> Vec<Change> {
     let mut stream = watcher::open(endpoint, b"\0", b"\0", from + 1).await;
     while last < to {
         let response = tokio::time::timeout(BOUND, stream.message()).await;
-        let response = response.unwrap_or_else(|_| panic!("the history after {last} never came, and {to} is its end"));
+        let response =
+            response.unwrap_or_else(|_| panic!("the history after {last} never came, and {to} is its end"));
         let response = response.expect("the server lives").expect("a watch does not end");
         history.extend(watcher::changes(response, last));
         last = history.last().map_or(last, |(revision, _)| *revision);

@@ -47,7 +47,8 @@ impl Worker {
         let endpoint = Endpoint::from_shared(endpoint).expect("our own endpoint");
         // The kill may come before the first request.
         if let Ok(channel) = endpoint.connect().await {
-            let mut desk = Desk { kv: KvClient::new(channel.clone()), lease: LeaseClient::new(channel), journal };
+            let mut desk =
+                Desk { kv: KvClient::new(channel.clone()), lease: LeaseClient::new(channel), journal };
             while self.one(&mut desk).await.is_ok() {}
         }
         self
@@ -161,7 +162,9 @@ impl Desk {
     }
 
     async fn txn(&mut self, write: Write) -> Result<(), Gone> {
-        let Write::Txn { key, unchanged_since, then, otherwise } = &write else { panic!("not a txn: {write:?}") };
+        let Write::Txn { key, unchanged_since, then, otherwise } = &write else {
+            panic!("not a txn: {write:?}")
+        };
         let request = model::txn(key, *unchanged_since, then, otherwise);
         let Some(response) = answered(self.kv.txn(request).await) else {
             self.journal.leave_unanswered(write);
@@ -219,8 +222,10 @@ fn answered<T>(outcome: Result<Response<T>, Status>) -> Option<T> {
         Ok(response) => Some(response.into_inner()),
         // A broken connection is any of these, depending on where it broke; so is a server on its way out.
         Err(status)
-            if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
-                && !status.message().contains("mvcc") =>
+            if matches!(
+                status.code(),
+                Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
+            ) && !status.message().contains("mvcc") =>
         {
             None
         }

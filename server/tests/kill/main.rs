@@ -52,8 +52,10 @@ async fn a_killed_server_keeps_its_promises() {
         for watcher in &mut watchers {
             watcher.follow(&server.endpoint()).await;
         }
-        let load: Vec<_> =
-            workers.drain(..).map(|worker| tokio::spawn(worker.work(server.endpoint(), journal.clone()))).collect();
+        let load: Vec<_> = workers
+            .drain(..)
+            .map(|worker| tokio::spawn(worker.work(server.endpoint(), journal.clone())))
+            .collect();
         let moment = Duration::from_millis(chance.random_range(0..1500));
         tokio::time::sleep(moment).await;
         tokio::task::block_in_place(|| end(&mut server, &mut chance));

@@ -16,12 +16,26 @@ pub type Pairs = BTreeMap<Bytes, KeyValue>;
 /// One request that may change something.
 #[derive(Clone, Debug)]
 pub enum Write {
-    Put { key: Bytes, value: Bytes, lease: i64 },
+    Put {
+        key: Bytes,
+        value: Bytes,
+        lease: i64,
+    },
     /// All keys from `from` to before `to`; the key `from` alone if `to` is empty.
-    Delete { from: Bytes, to: Bytes },
+    Delete {
+        from: Bytes,
+        to: Bytes,
+    },
     /// Which branch it takes hangs on whether `key` was last changed at `unchanged_since`. The writes touch different keys.
-    Txn { key: Bytes, unchanged_since: i64, then: Vec<Write>, otherwise: Vec<Write> },
-    Revoke { lease: i64 },
+    Txn {
+        key: Bytes,
+        unchanged_since: i64,
+        then: Vec<Write>,
+        otherwise: Vec<Write>,
+    },
+    Revoke {
+        lease: i64,
+    },
 }
 
 impl Write {
@@ -48,9 +62,11 @@ impl Write {
                 let branch = if stands { then } else { otherwise };
                 branch.iter().flat_map(|write| write.events(pairs, revision)).collect()
             }
-            Write::Revoke { lease } => {
-                pairs.values().filter(|pair| pair.lease == *lease).map(|pair| deleted(&pair.key, revision)).collect()
-            }
+            Write::Revoke { lease } => pairs
+                .values()
+                .filter(|pair| pair.lease == *lease)
+                .map(|pair| deleted(&pair.key, revision))
+                .collect(),
         }
     }
 

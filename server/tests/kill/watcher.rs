@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tenure_grpc::etcdserverpb::watch_client::WatchClient;
-use tenure_proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion};
+use tenure_proto::etcdserverpb::{
+    WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
+};
 use tenure_proto::mvccpb::Event;
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
@@ -72,7 +74,8 @@ impl Watcher {
     }
 
     fn part(&self, (revision, events): &Change) -> Option<Change> {
-        let mine = |event: &&Event| event.kv.as_ref().is_some_and(|pair| covers(self.from, self.to, &pair.key));
+        let mine =
+            |event: &&Event| event.kv.as_ref().is_some_and(|pair| covers(self.from, self.to, &pair.key));
         let events: Vec<Event> = events.iter().filter(mine).cloned().collect();
         (!events.is_empty()).then_some((*revision, events))
     }
