@@ -11,6 +11,8 @@ use crate::ids::{ClusterId, MemberId};
 
 const IDENTITY: &str = "IDENTITY";
 const FORMAT: u32 = 1;
+/// What `--initial-cluster-token` is when nobody gave one.
+const DEFAULT_TOKEN: &str = "etcd-cluster";
 
 /// Whose directory it is: founded once, never changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,24 +74,19 @@ impl DataDir {
         Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
     }
 
-    pub fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
+    /// The identity of a directory that is in use, which counts more than the initial flags: they may be stale by now.
+    /// Only a token that was given, and that speaks of another cluster, is held against it.
+    pub fn identity(&self, token: &str) -> Result<Option<Identity>, Error> {
+        let Some(identity) = &self.identity else { return Ok(None) };
+        if token != DEFAULT_TOKEN && token != identity.token {
+            let (found, asked) = (identity.token.clone(), token.to_owned());
+            return Err(Error::AnotherCluster { path: self.path.clone(), found, asked });
+        }
+        Ok(Some(identity.clone()))
     }
 
-    /// Marks the directory as this member's, durably, or checks that it was marked by the same cluster.
-    pub fn claim(
-        &mut self,
-        disk: &dyn Disk,
-        bootstrap: &Bootstrap,
-        own_name: &str,
-    ) -> Result<Identity, Error> {
-        if let Some(identity) = &self.identity {
-            if identity.token != bootstrap.token {
-                let (found, asked) = (identity.token.clone(), bootstrap.token.clone());
-                return Err(Error::AnotherCluster { path: self.path.clone(), found, asked });
-            }
-            return Ok(identity.clone());
-        }
+    /// Marks a new directory as this member's, durably.
+    pub fn claim(&self, disk: &dyn Disk, bootstrap: &Bootstrap, own_name: &str) -> Result<Identity, Error> {
         let member = *bootstrap
             .member_ids()
             .get(own_name)
@@ -100,7 +97,6 @@ impl DataDir {
             path: self.path.clone(),
             source,
         })?;
-        self.identity = Some(identity.clone());
         Ok(identity)
     }
 

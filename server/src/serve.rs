@@ -1,5 +1,6 @@
 //! From a configuration to a member that serves, and from a signal to one that has stopped: the wiring, and nothing else.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,8 @@ use crate::{api, data_dir};
 const DRAIN: Duration = Duration::from_secs(5);
 /// Newest log entries kept in memory, bytes: what is about to be applied, and what a follower a moment behind needs.
 const LOG_TAIL_BYTES: u64 = 16 << 20;
+/// How long to wait after a connection could not be accepted.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Flow-control windows of a client's connection and of one stream, bytes.
 const CONNECTION_WINDOW: u32 = 8 << 20;
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -55,8 +58,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let listeners = listen(&config.listen.client, "listen-client-urls").await?;
     let peer_listeners = listen(&config.listen.peer, "listen-peer-urls").await?;
     let disk = Arc::new(Files);
-    let mut data_dir = DataDir::open(&*disk, &config.data_dir)?;
-    let (node, identity) = start(&config, disk, &mut data_dir).await?;
+    let data_dir = DataDir::open(&*disk, &config.data_dir)?;
+    let (node, identity) = start(&config, disk, &data_dir).await?;
     node.ready(identity.member).await?;
 
     let (stop, stopping) = watch::channel(false);
@@ -107,23 +110,37 @@ async fn listen(urls: &[ListenUrl], flag: &'static str) -> Result<Vec<TcpListene
 /// The peer port of a cluster of one: taken, so that a second server on it is noticed at once, and of no use to anyone.
 async fn hang_up(listener: TcpListener) {
     loop {
-        if let Ok((_, caller)) = listener.accept().await {
-            tracing::debug!(%caller, "hung up on a caller of the peer port: this cluster has one member");
+        match listener.accept().await {
+            Ok((_, caller)) => {
+                tracing::debug!(%caller, "hung up on a caller of the peer port: there is one member")
+            }
+            // No more files may be open, mostly: it passes, but not at once.
+            Err(_) => tokio::time::sleep(ACCEPT_RETRY).await,
         }
     }
 }
 
 /// Opens what is on disk and starts the node on it.
-async fn start(config: &Config, disk: Arc<Files>, data_dir: &mut DataDir) -> Result<(Node, Identity), Error> {
-    let bootstrap = config.bootstrap()?;
-    if data_dir.identity().is_none() && bootstrap.members.len() > 1 {
-        return Err(Error::OneMember(bootstrap.members.len()));
-    }
-    let identity = data_dir.claim(&*disk, &bootstrap, &config.name)?;
-    let founders = bootstrap.members.iter().map(|(name, urls)| {
-        let id = bootstrap.member_ids()[name.as_str()];
-        (id.0, urls.iter().map(ToString::to_string).collect())
-    });
+async fn start(config: &Config, disk: Arc<Files>, data_dir: &DataDir) -> Result<(Node, Identity), Error> {
+    let (identity, founders) = match data_dir.identity(config.initial_cluster_token())? {
+        Some(identity) => {
+            // A crash may have come between the claim and the founding.
+            let own_urls = config.initial_advertise_peer_urls().iter().map(ToString::to_string).collect();
+            let founders = BTreeMap::from([(identity.member.0, own_urls)]);
+            (identity, founders)
+        }
+        None => {
+            let bootstrap = config.bootstrap()?;
+            if bootstrap.members.len() > 1 {
+                return Err(Error::OneMember(bootstrap.members.len()));
+            }
+            let urls = bootstrap.members.iter().map(|(name, urls)| {
+                let id = bootstrap.member_ids()[name.as_str()];
+                (id.0, urls.iter().map(ToString::to_string).collect())
+            });
+            (data_dir.claim(&*disk, &bootstrap, &config.name)?, urls.collect())
+        }
+    };
 
     let log_dir = config.wal_dir.clone().unwrap_or_else(|| data_dir.log_dir());
     let log_options = WalOptions {
@@ -144,7 +161,7 @@ async fn start(config: &Config, disk: Arc<Files>, data_dir: &mut DataDir) -> Res
         member: identity.member,
         name: config.name.clone(),
         client_urls: config.advertise_client_urls.iter().map(ToString::to_string).collect(),
-        founders: founders.collect(),
+        founders,
         heartbeat: config.raft.heartbeat_interval,
         election: config.raft.election_timeout,
         snapshot_entries: config.raft.snapshot_count,

@@ -9,7 +9,7 @@ use super::header::Headers;
 /// its API version can be read at all.
 pub fn admit(metadata: &MetadataMap, headers: &Headers) -> Result<(), Status> {
     if let Some(version) = metadata.get("client-api-version")
-        && version.to_str().is_err()
+        && std::str::from_utf8(version.as_bytes()).is_err()
     {
         return Err(Status::new(Code::InvalidArgument, "etcdserver: invalid client api version"));
     }

@@ -10,7 +10,7 @@ use tenure_proto::etcdserverpb::*;
 use tenure_proto::internal::command::Wish;
 use tenure_proto::internal::{Author, Command};
 use tenure_state::{Response as Outcome, Revision};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
@@ -29,6 +29,8 @@ pub struct MaintenanceService {
     pub consensus: Consensus,
     pub writer: Writer,
     pub quota: Quota,
+    /// Reads of the whole store at once; more wait.
+    pub whole_reads: Arc<Semaphore>,
 }
 
 #[tonic::async_trait]
@@ -100,6 +102,7 @@ impl Maintenance for MaintenanceService {
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
         caller::admit(request.metadata(), &self.headers)?;
+        let _turn = self.whole_reads.acquire().await;
         let hash = hash::history(self.view.clone(), Revision(0)).await.map_err(status::of)?;
         Ok(Response::new(HashResponse { header: Some(self.headers.at(hash.current)), hash: hash.hash }))
     }
@@ -107,6 +110,7 @@ impl Maintenance for MaintenanceService {
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
         caller::admit(request.metadata(), &self.headers)?;
         let revision = Revision(request.into_inner().revision.max(0));
+        let _turn = self.whole_reads.acquire().await;
         let hash = hash::history(self.view.clone(), revision).await.map_err(status::of)?;
         Ok(Response::new(HashKvResponse {
             header: Some(self.headers.at(hash.current)),
@@ -124,6 +128,7 @@ impl Maintenance for MaintenanceService {
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         caller::admit(request.metadata(), &self.headers)?;
+        let turn = self.whole_reads.clone().acquire_owned().await;
         let store = self.view.store();
         store.settled().await.map_err(|fatal| status::of(fatal.into()))?;
         let snapshot = store.snapshot().map_err(|fatal| status::of(fatal.into()))?;
@@ -131,6 +136,7 @@ impl Maintenance for MaintenanceService {
         let head = snapshot.applied().cloned().unwrap_or_default();
         let (pieces, received) = mpsc::channel(SNAPSHOT_PIECES);
         tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let send = |piece| pieces.blocking_send(Ok(piece)).is_ok();
             if let Err(fatal) = tenure_disk::backup::write(&snapshot, &head, send) {
                 // A receiver that went away does not need to know.

@@ -29,6 +29,9 @@ use header::Headers;
 /// What a message may exceed `--max-request-bytes` by before it is refused unread: etcd's allowance.
 const MESSAGE_OVERHEAD: usize = 512 << 10;
 
+/// Snapshots and hashes under way at once: each holds a thread for as long as its client takes.
+const WHOLE_READS_MAX: usize = 4;
+
 /// Bounds that the services check before anything is proposed.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -72,6 +75,7 @@ pub fn routes(
         consensus: node.consensus.clone(),
         writer: node.writer.clone(),
         quota: node.quota.clone(),
+        whole_reads: std::sync::Arc::new(tokio::sync::Semaphore::new(WHOLE_READS_MAX)),
     };
     let watch = watch::WatchService { headers: headers.clone(), watches: node.watches.clone() };
     let auth = auth::AuthService { headers, view: node.view.clone() };

@@ -45,6 +45,10 @@ impl Config {
         &self.initial.advertise_peer_urls
     }
 
+    pub fn initial_cluster_token(&self) -> &str {
+        &self.initial.token
+    }
+
     /// What to do when there is no data yet. The error says what in `--initial-*` contradicts itself.
     pub fn bootstrap(&self) -> Result<Bootstrap, Error> {
         let InitialFlags { advertise_peer_urls: own_urls, cluster, state, token } = &self.initial;

@@ -81,7 +81,7 @@ impl Compactor {
             return;
         }
         let request = CompactionRequest { revision: revision.0, physical: false };
-        match self.writer.write(command(Wish::Compact(request))).await {
+        match self.writer.write_own(command(Wish::Compact(request))).await {
             Ok(_) => tracing::info!(%revision, "compacted history"),
             // Somebody else was quicker.
             Err(Error::Refused(Refusal::Compacted)) => {}

@@ -44,7 +44,7 @@ fn hash_records(view: &View, at: Revision) -> Result<u32, Fatal> {
     let mut failure = None;
     let end = Place::first_of(at.next());
     view.store().scan(Place::first_of(Revision(0)), end, &mut |place, record| match kept(
-        view, place, &record,
+        view, at, place, &record,
     ) {
         Ok(false) => ControlFlow::Continue(()),
         Ok(true) => {
@@ -60,15 +60,17 @@ fn hash_records(view: &View, at: Revision) -> Result<u32, Fatal> {
     failure.map_or(Ok(hash), Err)
 }
 
-/// What lies there only because it was not swept yet does not count.
-fn kept(view: &View, place: Place, record: &Bytes) -> Result<bool, Fatal> {
+/// etcd's rule: of what lies at or below the compaction floor only that counts which is its key's value at the revision
+/// that is hashed.
+fn kept(view: &View, at: Revision, place: Place, record: &Bytes) -> Result<bool, Fatal> {
     let machine = view.machine();
-    if place.revision() >= machine.compacted() {
+    if place.revision() > machine.compacted() {
         return Ok(true);
     }
     let kv = KeyValue::decode(record.clone())
         .map_err(|error| Fatal(format!("a record does not decode: {error}")))?;
-    Ok(machine.keeps(&kv.key, place))
+    let value = machine.index().get(&kv.key).and_then(|history| history.at(at));
+    Ok(value == Some(place))
 }
 
 /// A record's place as etcd writes it: revision, underscore, sub-revision, and `t` for a tombstone.

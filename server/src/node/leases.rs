@@ -11,14 +11,14 @@ use tenure_proto::internal::{
     Command, ExpiredLease, LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseRemaining, LeaseRevoke,
 };
 use tenure_state::{Effect, LeaseId, Lessor, Millis, Pace, Refusal, Renewal, Response, Revision, TTL_MAX_S};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::error::Error;
 use super::read_index::ReadIndex;
 use super::writer::Writer;
 use crate::clock::Clock;
 use crate::ids::LeaseIds;
-use crate::raft::{Consensus, Unavailable, View};
+use crate::raft::{Consensus, Leadership, Unavailable, View};
 
 /// Run-out leases removed by one entry: enough to be quick, few enough that other entries pass in between.
 const EXPIRIES_AT_ONCE: usize = 500;
@@ -28,7 +28,7 @@ const CHECKPOINTS_AT_ONCE: usize = 1_000;
 /// question as it should, is still right if the answer came that quickly.
 const GRACE_MS: u64 = 200;
 /// How long to wait after a removal could not be proposed.
-const RETRY: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_millis(500);
 
 /// What a lease has left.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,11 +48,26 @@ pub struct Leases {
     read_index: ReadIndex,
     counting: Arc<Counting>,
     ids: Arc<LeaseIds>,
+    leadership: watch::Receiver<Leadership>,
+    /// How long a renewal may wait for what it depends on.
+    timeout: Duration,
     /// Seconds; a shorter wish is raised to it.
     ttl_min_s: i64,
 }
 
-/// The leader's count, and those who wait for it to change.
+/// What [`Leases`] is made of.
+pub struct Parts {
+    pub view: Arc<View>,
+    pub writer: Writer,
+    pub read_index: ReadIndex,
+    pub counting: Arc<Counting>,
+    pub ids: Arc<LeaseIds>,
+    pub leadership: watch::Receiver<Leadership>,
+    pub timeout: Duration,
+    pub ttl_min_s: i64,
+}
+
+/// The leader's count, and those who wait for it to change. Whoever needs the machine as well locks the lessor first.
 pub struct Counting {
     lessor: Mutex<Lessor>,
     clock: Arc<dyn Clock>,
@@ -93,15 +108,9 @@ impl Counting {
 }
 
 impl Leases {
-    pub fn new(
-        view: Arc<View>,
-        writer: Writer,
-        read_index: ReadIndex,
-        counting: Arc<Counting>,
-        ids: Arc<LeaseIds>,
-        ttl_min_s: i64,
-    ) -> Leases {
-        Leases { view, writer, read_index, counting, ids, ttl_min_s }
+    pub fn new(parts: Parts) -> Leases {
+        let Parts { view, writer, read_index, counting, ids, leadership, timeout, ttl_min_s } = parts;
+        Leases { view, writer, read_index, counting, ids, leadership, timeout, ttl_min_s }
     }
 
     /// `id` 0 lets this member choose one. Gives the id and the TTL, which may have been raised.
@@ -143,32 +152,52 @@ impl Leases {
         Ok(answers)
     }
 
-    /// A renewal that must wait: for a removal's outcome, or for the log to forget a checkpoint.
-    async fn renew_slowly(&self, id: LeaseId, mut renewal: Renewal, asked_at: Millis) -> Result<i64, Error> {
+    /// A renewal that must wait: for the count to begin, for a removal's outcome, or for the log to forget a checkpoint.
+    async fn renew_slowly(&self, id: LeaseId, renewal: Renewal, asked_at: Millis) -> Result<i64, Error> {
+        let waited = tokio::time::timeout(self.timeout, self.renew_at_last(id, renewal, asked_at)).await;
+        waited.unwrap_or(Err(Unavailable::TimedOut.into()))
+    }
+
+    async fn renew_at_last(&self, id: LeaseId, mut renewal: Renewal, asked_at: Millis) -> Result<i64, Error> {
         loop {
             let settled = self.counting.settled.notified();
             match renewal {
                 Renewal::Renewed { ttl_s } => return Ok(ttl_s),
                 Renewal::Unknown => return Ok(0),
-                Renewal::NotLeader => return Err(Unavailable::LeaderChanged.into()),
+                Renewal::NotLeader => self.counted().await?,
                 Renewal::Leaving => {
                     // Asked once more before waiting: the outcome may have come between.
                     if self.ask(id, asked_at) == Renewal::Leaving {
-                        let waited = tokio::time::timeout(Duration::from_secs(5), settled).await;
-                        waited.map_err(|_| Unavailable::TimedOut)?;
+                        settled.await;
                     }
                 }
                 Renewal::ForgetCheckpoint { epoch, ttl_s } => {
                     let term = self.counting.lessor.lock().term().ok_or(Unavailable::LeaderChanged)?;
                     let leases = vec![LeaseRemaining { id: id.0, epoch, remaining_ttl: ttl_s }];
-                    self.writer
-                        .write(command(Wish::LeaseCheckpoint(LeaseCheckpoint { term, leases })))
-                        .await?;
+                    let wish = Wish::LeaseCheckpoint(LeaseCheckpoint { term, leases });
+                    self.writer.write_own(command(wish)).await?;
                     self.read_index.confirm().await?;
                 }
             }
             renewal = self.ask(id, asked_at);
         }
+    }
+
+    /// Returns once this member, which leads, counts. Between an election and that lies one round of proof.
+    pub async fn counted(&self) -> Result<(), Error> {
+        let begun = async {
+            loop {
+                let settled = self.counting.settled.notified();
+                if self.counting.lessor.lock().term().is_some() {
+                    return Ok(());
+                }
+                if !self.leadership.borrow().here {
+                    return Err(Unavailable::LeaderChanged.into());
+                }
+                settled.await;
+            }
+        };
+        tokio::time::timeout(self.timeout, begun).await.unwrap_or(Err(Unavailable::TimedOut.into()))
     }
 
     fn ask(&self, id: LeaseId, asked_at: Millis) -> Renewal {
@@ -183,33 +212,28 @@ impl Leases {
         with_keys: bool,
     ) -> Result<(Option<TimeToLive>, Revision), Error> {
         self.read_index.confirm().await?;
+        self.counted().await?;
+        let lessor = self.counting.lessor.lock();
         let machine = self.view.machine();
         let revision = machine.revision();
         let Some(lease) = machine.leases().get(id) else { return Ok((None, revision)) };
-        let lessor = self.counting.lessor.lock();
-        if lessor.term().is_none() {
-            return Err(Unavailable::LeaderChanged.into());
-        }
-        let remaining_s = lessor.remaining(id, self.counting.now()).map_or(0, |left| left.remaining_s);
+        let left = lessor.remaining(id, self.counting.now()).map_or(0, |left| left.remaining_s);
         let keys = if with_keys {
             lease.keys.iter().map(|key| Bytes::copy_from_slice(key)).collect()
         } else {
             Vec::new()
         };
-        let remaining_s = remaining_s.min(lease.ttl_s);
-        Ok((Some(TimeToLive { granted_s: lease.ttl_s, remaining_s, keys }), revision))
+        let left = TimeToLive { granted_s: lease.ttl_s, remaining_s: left.min(lease.ttl_s), keys };
+        Ok((Some(left), revision))
     }
 
     /// All leases, the one that ends first at the front.
     pub async fn list(&self) -> Result<(Vec<LeaseId>, Revision), Error> {
         self.read_index.confirm().await?;
+        self.counted().await?;
         let revision = self.view.machine().revision();
         let ids = self.counting.lessor.lock().ids_by_deadline();
         Ok((ids.ok_or(Unavailable::LeaderChanged)?, revision))
-    }
-
-    pub fn writer(&self) -> &Writer {
-        &self.writer
     }
 }
 
@@ -245,10 +269,12 @@ async fn promote(leases: &Leases, term: u64, extension_ms: u64) -> bool {
     if leases.read_index.confirm().await.is_err() {
         return false;
     }
-    // In this order: an effect that is followed later than the state it came from is followed twice, never missed.
+    // With the lessor held: an effect that is followed later than the state it came from is followed twice, never missed.
     let mut lessor = leases.counting.lessor.lock();
     let machine = leases.view.machine();
     lessor.promote(term, leases.counting.now(), machine.leases().iter(), extension_ms);
+    drop(lessor);
+    leases.counting.settled.notify_waiters();
     true
 }
 
@@ -294,7 +320,7 @@ async fn remove_due(leases: &Leases) {
 /// carried out is due again.
 fn propose_aside(leases: Leases, command: Command, expiring: Vec<LeaseId>) {
     tokio::spawn(async move {
-        match leases.writer.write(command).await {
+        match leases.writer.write_own(command).await {
             Ok(written) => {
                 if let Response::LeasesExpired { removed } = written.response {
                     tracing::debug!(removed, "leases ran out");

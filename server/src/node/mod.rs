@@ -76,6 +76,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Proposals under way at once: count and bytes.
 const UNDER_WAY_MAX: usize = 16_384;
 const UNDER_WAY_BYTES_MAX: usize = 256 << 20;
+/// Between two looks at whether this member serves yet.
+const READY_LOOK: Duration = Duration::from_millis(5);
 /// Between two attempts to publish this member's addresses.
 const PUBLISH_RETRY: Duration = Duration::from_millis(200);
 
@@ -155,8 +157,16 @@ impl Node {
         let read_index = ReadIndex::new(consensus.clone(), timeout);
         let lease_ids = Arc::new(LeaseIds::new(settings.member, clock.unix_ms()));
         let ttl_min_s = shortest_ttl_s(settings.election);
-        let leases =
-            Leases::new(view.clone(), writer.clone(), read_index.clone(), counting, lease_ids, ttl_min_s);
+        let leases = Leases::new(leases::Parts {
+            view: view.clone(),
+            writer: writer.clone(),
+            read_index: read_index.clone(),
+            counting,
+            ids: lease_ids,
+            leadership: consensus.leadership(),
+            timeout,
+            ttl_min_s,
+        });
         let quota = Quota::new(view.clone(), writer.clone(), settings.member.0, settings.quota_bytes_max);
 
         let mut tasks = JoinSet::new();
@@ -172,21 +182,28 @@ impl Node {
         Ok(Node { consensus, view, writer, reader, read_index, leases, watches, sweeper, quota, tasks })
     }
 
-    /// Waits until this member serves: somebody leads, and it knows its own name and addresses from the log.
+    /// Waits until this member serves: somebody leads, it counts leases if that is itself, and it knows its own name and
+    /// addresses from the log.
     pub async fn ready(&self, member: MemberId) -> Result<(), StartError> {
-        let published =
-            |node: &Node| node.view.machine().members().get(member.0).is_some_and(|own| !own.name.is_empty());
         let mut leadership = self.consensus.leadership();
-        while leadership.borrow_and_update().leader.is_none() {
-            leadership.changed().await.map_err(StartError::new)?;
-        }
-        while !published(self) {
+        let mut looked_ms = 0;
+        loop {
+            let now = *leadership.borrow_and_update();
+            let published =
+                self.view.machine().members().get(member.0).is_some_and(|own| !own.name.is_empty());
+            let counts = !now.here || self.leases.counted().await.is_ok();
+            if now.leader.is_some() && published && counts {
+                return Ok(());
+            }
             if let Some(failure) = self.consensus.failure() {
                 return Err(StartError::new(failure));
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(READY_LOOK).await;
+            looked_ms += READY_LOOK.as_millis();
+            if looked_ms % 5_000 == 0 {
+                tracing::warn!(leader = now.leader, published, counts, "still waiting to serve");
+            }
         }
-        Ok(())
     }
 
     /// Ends all tasks, the consensus last; what was acknowledged is on disk already.
@@ -212,7 +229,7 @@ async fn publish(writer: Writer, settings: Settings) {
         name: settings.name.clone(),
         client_urls: settings.client_urls.clone(),
     };
-    while let Err(error) = writer.write(leases::command(Wish::MemberPublish(publish.clone()))).await {
+    while let Err(error) = writer.write_own(leases::command(Wish::MemberPublish(publish.clone()))).await {
         tracing::debug!(?error, "this member's addresses are not published yet");
         tokio::time::sleep(PUBLISH_RETRY).await;
     }

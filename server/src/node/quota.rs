@@ -51,7 +51,7 @@ impl Quota {
                 quota_bytes = bytes_max,
                 "out of space: raising the NOSPACE alarm; delete keys and compact"
             );
-            self.writer.write(self.alarm(AlarmAction::Activate)).await?;
+            self.writer.write_own(self.alarm(AlarmAction::Activate)).await?;
         }
         Err(Refusal::NoSpace.into())
     }
@@ -62,7 +62,7 @@ impl Quota {
         loop {
             tokio::time::sleep(LOOK).await;
             if self.is_raised() && self.used() < bytes_max / 10 * LOW_WATER_TENTHS {
-                match self.writer.write(self.alarm(AlarmAction::Deactivate)).await {
+                match self.writer.write_own(self.alarm(AlarmAction::Deactivate)).await {
                     Ok(_) => tracing::info!("there is room again: NOSPACE is cleared"),
                     Err(error) => tracing::warn!(?error, "could not clear NOSPACE; trying again"),
                 }

@@ -42,14 +42,30 @@ impl Reader {
         Err(Refusal::Compacted.into())
     }
 
-    /// A txn that [`txn::is_read_only`].
+    /// A txn that [`txn::is_read_only`]: all its ranges at the revision at which its compares were looked at.
     pub async fn txn(&self, request: &TxnRequest) -> Result<(TxnResponse, Revision), Error> {
         if !txn::is_serializable(request) {
             self.read_index.confirm().await?;
         }
-        let machine = self.view.machine();
-        let response = txn::read(&machine, request, self.view.store())??;
-        Ok((response, machine.revision()))
+        for _ in 0..RESTARTS_MAX {
+            let reads = txn::Reads::new(&self.view.machine(), request, self.view.store())??;
+            if let Some(answer) = self.read(reads).await? {
+                return Ok(answer);
+            }
+        }
+        Err(Refusal::Compacted.into())
+    }
+
+    /// None when a compaction overtook the read.
+    async fn read(&self, mut reads: txn::Reads<'_>) -> Result<Option<(TxnResponse, Revision)>, Error> {
+        loop {
+            let step = reads.step(&self.view.machine(), self.view.store(), KEYS_AT_ONCE)?;
+            match step {
+                Step::Done => return Ok(Some((reads.finish(), reads.at()))),
+                Step::Overtaken => return Ok(None),
+                Step::More => tokio::task::yield_now().await,
+            }
+        }
     }
 
     /// None when a compaction overtook the read.

@@ -56,8 +56,20 @@ impl Writer {
         if proposal.0.len() > self.limits.request_bytes_max {
             return Err(Error::TooLarge);
         }
-        let _admitted = self.admit(proposal.0.len())?;
-        let reply = match tokio::time::timeout(self.limits.timeout, self.consensus.propose(proposal)).await {
+        let admitted = self.admit(proposal.0.len())?;
+        self.propose(proposal, admitted).await
+    }
+
+    /// A command of the cluster itself: few, bounded by whoever makes them, and needed most when clients ask too much.
+    pub async fn write_own(&self, command: Command) -> Result<Written, Error> {
+        let proposal = Proposal::new(command);
+        let counted = Admitted::count(&self.under_way, proposal.0.len());
+        self.propose(proposal, counted).await
+    }
+
+    async fn propose(&self, proposal: Proposal, admitted: Admitted) -> Result<Written, Error> {
+        let proposed = self.consensus.propose(proposal, Box::new(admitted));
+        let reply = match tokio::time::timeout(self.limits.timeout, proposed).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(unavailable)) => return Err(self.failed(unavailable)),
             Err(_) => return Err(self.failed(Unavailable::TimedOut)),
@@ -80,22 +92,29 @@ impl Writer {
         unavailable.into()
     }
 
-    fn admit(&self, bytes: usize) -> Result<Admitted<'_>, Unavailable> {
-        let before = self.under_way.count.fetch_add(1, Ordering::Relaxed);
-        let bytes_before = self.under_way.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let admitted = Admitted { under_way: &self.under_way, bytes };
-        let full = before >= self.limits.under_way_max || bytes_before > self.limits.under_way_bytes_max;
+    fn admit(&self, bytes: usize) -> Result<Admitted, Unavailable> {
+        let admitted = Admitted::count(&self.under_way, bytes);
+        let full = self.under_way.count.load(Ordering::Relaxed) > self.limits.under_way_max
+            || self.under_way.bytes.load(Ordering::Relaxed) > self.limits.under_way_bytes_max;
         if full { Err(Unavailable::Busy) } else { Ok(admitted) }
     }
 }
 
-/// A place among those under way, given back when dropped.
-struct Admitted<'a> {
-    under_way: &'a UnderWay,
+/// A place among those under way, given back when the proposal's outcome is known.
+struct Admitted {
+    under_way: Arc<UnderWay>,
     bytes: usize,
 }
 
-impl Drop for Admitted<'_> {
+impl Admitted {
+    fn count(under_way: &Arc<UnderWay>, bytes: usize) -> Admitted {
+        under_way.count.fetch_add(1, Ordering::Relaxed);
+        under_way.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Admitted { under_way: under_way.clone(), bytes }
+    }
+}
+
+impl Drop for Admitted {
     fn drop(&mut self) {
         self.under_way.count.fetch_sub(1, Ordering::Relaxed);
         self.under_way.bytes.fetch_sub(self.bytes, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use prost::Message;
 use tenure_disk::store::{Snapshot as StoreSnapshot, Store};
 use tenure_proto::internal;
-use tenure_state::{Effect, Fatal, Machine, Member, Place, Position, Records, Refusal, Response, Write};
+use tenure_state::{Effect, Fatal, Machine, Member, Place, Position, Records, Response, Revision, Write};
 use tokio::sync::Notify;
 
 use super::codec;
@@ -72,16 +72,16 @@ impl StateMachine {
     /// Applies entries that are at hand; the store is told once for all of them.
     fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
         let view = self.view.clone();
-        let mut writes = Vec::with_capacity(chunk.len());
         let mut outcomes = Vec::with_capacity(chunk.len());
         let mut machine = view.machine.write();
+        let mut ahead = Ahead::new(view.store(), machine.revision(), chunk.len());
         for (entry, responder) in chunk {
             let at = Position { term: entry.log_id.committed_leader_id().term, index: entry.log_id.index };
-            let (reply, effects) = self.apply_one(&mut machine, at, entry, &mut writes)?;
+            let (reply, effects) = self.apply_one(&mut machine, at, entry, &mut ahead)?;
             outcomes.push((at, reply, effects, responder));
         }
         // Readers must find the records of all that the machine speaks of, so the store has them before the lock is free.
-        view.store().write(writes, self.applied_bytes(&machine)).map_err(io::Error::other)?;
+        view.store().write(ahead.writes, self.applied_bytes(&machine)).map_err(io::Error::other)?;
         drop(machine);
         for (at, reply, effects, responder) in outcomes {
             if !effects.is_empty() {
@@ -99,7 +99,7 @@ impl StateMachine {
         machine: &mut Machine,
         at: Position,
         entry: Entry,
-        writes: &mut Vec<Write>,
+        ahead: &mut Ahead<'_>,
     ) -> io::Result<(Reply, Vec<Effect>)> {
         self.applied = Some(entry.log_id);
         let mut answer = Ok(Response::MemberPublished);
@@ -107,19 +107,17 @@ impl StateMachine {
         match entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Membership(membership) => {
-                writes.extend(machine.set_members(members(&membership)));
+                ahead.take(machine.set_members(members(&membership)));
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
             }
-            EntryPayload::Normal(proposal) => match self.weighed(proposal).command() {
-                None => answer = Err(Refusal::UnknownCommand),
-                Some(command) => {
-                    let records = Ahead { writes, store: self.view.store() };
-                    let applied = machine.apply(at, &command, &records).map_err(io::Error::other)?;
-                    answer = applied.answer;
-                    effects = applied.effects;
-                    writes.extend(applied.writes);
-                }
-            },
+            EntryPayload::Normal(proposal) => {
+                let command = self.weighed(proposal).command().filter(|command| command.wish.is_some());
+                let command = command.ok_or_else(|| unknown(at))?;
+                let applied = machine.apply(at, &command, ahead).map_err(io::Error::other)?;
+                answer = applied.answer;
+                effects = applied.effects;
+                ahead.take(applied.writes);
+            }
         }
         Ok((Reply { answer, revision: machine.revision(), index: at.index }, effects))
     }
@@ -145,20 +143,57 @@ impl StateMachine {
     }
 }
 
-/// The records of entries applied a moment ago, which the store is yet to be told of, before those of the store.
+/// To pass over what others apply would be to part from them.
+fn unknown(at: Position) -> io::Error {
+    let text = format!(
+        "log entry {} holds a command that this version does not know; upgrade this member",
+        at.index
+    );
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// The writes of a chunk of entries, of which the store is yet to be told, and with them all records there are.
 struct Ahead<'a> {
-    writes: &'a [Write],
     store: &'a Store,
+    /// Where the store stood before: no record up to here is among the writes.
+    base: Revision,
+    writes: Vec<Write>,
+    /// Which of the writes are records; those are in the order of their places.
+    records: Vec<u32>,
+}
+
+impl<'a> Ahead<'a> {
+    fn new(store: &'a Store, base: Revision, entries: usize) -> Ahead<'a> {
+        Ahead { store, base, writes: Vec::with_capacity(entries), records: Vec::with_capacity(entries) }
+    }
+
+    fn take(&mut self, writes: Vec<Write>) {
+        for write in writes {
+            if matches!(write, Write::Record { .. }) {
+                self.records.push(self.writes.len() as u32);
+            }
+            self.writes.push(write);
+        }
+    }
+
+    fn written(&self, place: Place) -> Option<&Bytes> {
+        if place.revision() <= self.base {
+            return None;
+        }
+        let record = |&at: &u32| match &self.writes[at as usize] {
+            Write::Record { at, bytes } => Some((*at, bytes)),
+            Write::DropRecord { .. } | Write::Meta { .. } => None,
+        };
+        let found =
+            self.records.binary_search_by_key(&Some(place), |at| record(at).map(|(at, _)| at)).ok()?;
+        record(&self.records[found]).map(|(_, bytes)| bytes)
+    }
 }
 
 impl Records for Ahead<'_> {
     fn record(&self, place: Place) -> Result<Option<Bytes>, Fatal> {
-        let ahead = self.writes.iter().rev().find_map(|write| match write {
-            Write::Record { at, bytes } if *at == place => Some(bytes.clone()),
-            _ => None,
-        });
-        match ahead {
-            Some(bytes) => Ok(Some(bytes)),
+        match self.written(place) {
+            Some(bytes) => Ok(Some(bytes.clone())),
             None => self.store.record(place),
         }
     }

@@ -12,7 +12,7 @@
 //! |-----------------|-----------------|------------------------------|--------------------------|----------------------|
 //! | core (library)  | Raft's state    | proposals, read requests     | the node's admission     | refused before here  |
 //! | apply (library) | the machine     | committed entries, from log  | store's backlog in bytes | waits for the disk   |
-//! | log thread      | segment files   | entries, votes               | what was proposed        |                      |
+//! | log thread      | segment files   | entries, votes               | the node's admission     | refused before here  |
 //! | store thread    | the database    | batches of writes            | bytes                    | apply waits          |
 
 mod apply;
@@ -33,16 +33,17 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
+use prost::Message;
 use tenure_disk::wal::Wal;
 use tokio::sync::{Notify, watch};
 
 pub use apply::Outlet;
 pub use snapshot::load;
-pub use types::{Proposal, Reply};
+pub use types::{Held, Proposal, Reply};
 pub use view::View;
 
 use apply::StateMachine;
-use types::{Peer, TypeConfig};
+use types::{Peer, TypeConfig, Waiting};
 
 /// How this member takes part.
 pub struct Options {
@@ -115,6 +116,7 @@ impl Consensus {
         outlet: Arc<dyn Outlet>,
     ) -> Result<Consensus, StartError> {
         let config = config(&options)?;
+        check_agreement(&wal, &view)?;
         let machine = StateMachine::new(view, outlet, options.record_bytes_max).map_err(StartError::new)?;
         let heavy_log = machine.heavy_log();
         let raft = Raft::new(options.member, config, network::Network, log::Log::new(wal), machine).await;
@@ -147,19 +149,20 @@ impl Consensus {
         Ok(())
     }
 
-    /// Has a command committed and applied, and gives what became of it.
-    pub async fn propose(&self, proposal: Proposal) -> Result<Reply, Unavailable> {
-        match self.raft.client_write(proposal).await {
-            Ok(written) => Ok(written.data),
-            Err(RaftError::Fatal(_)) => Err(Unavailable::Stopped),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(Unavailable::NoLeader),
-            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
-                Err(Unavailable::LeaderChanged)
-            }
+    /// Has a command committed and applied, and gives what became of it. `held` is let go when that is known, be it long
+    /// after the caller went away.
+    pub async fn propose(&self, proposal: Proposal, held: Held) -> Result<Reply, Unavailable> {
+        let (waiting, outcome) = Waiting::new(held);
+        self.raft.client_write_ff(proposal, Some(waiting)).await.map_err(|_| Unavailable::Stopped)?;
+        match outcome.await {
+            Ok(Ok(written)) => Ok(written.data),
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(Unavailable::NoLeader),
+            Ok(Err(ClientWriteError::LogEntryDiscarded(_))) => Err(Unavailable::LeaderChanged),
             // Neither is asked for here: no membership is changed and no condition set.
-            Err(RaftError::APIError(
-                ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_),
-            )) => Err(Unavailable::Busy),
+            Ok(Err(ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_))) => {
+                Err(Unavailable::Busy)
+            }
+            Err(_) => Err(Unavailable::Stopped),
         }
     }
 
@@ -212,6 +215,29 @@ impl Consensus {
             tracing::warn!(%error, "the consensus task did not end in good order");
         }
     }
+}
+
+/// The log must reach from where the state stands to at least there: a gap before it, or a log that ends earlier than the
+/// state it led to, means that files are missing.
+fn check_agreement(wal: &Wal, view: &View) -> Result<(), StartError> {
+    let Some(bytes) = view.store().applied() else { return Ok(()) };
+    let applied = tenure_proto::internal::Applied::decode(bytes).map_err(StartError::new)?;
+    let applied = applied.position.map_or(0, |position| position.index);
+    let state = wal.state();
+    let (first, last) = (state.last_purged.map_or(0, |id| id.index), state.last.map_or(0, |id| id.index));
+    if last < applied {
+        return Err(StartError(format!(
+            "the Raft log ends at index {last}, but the state was applied up to {applied}: log files are missing; was \
+             another --wal-dir given before? else restore a backup"
+        )));
+    }
+    if applied < first {
+        return Err(StartError(format!(
+            "the state was applied up to index {applied}, but the Raft log begins after {first}: state files are missing; \
+             restore a backup"
+        )));
+    }
+    Ok(())
 }
 
 /// etcd's two timeouts as the library counts them: there a follower waits for a lease of the maximum, then for a random

@@ -4,9 +4,13 @@
 use std::fmt;
 
 use bytes::Bytes;
+use openraft::OptionalSend;
+use openraft::raft::responder::Responder;
+use openraft::vote::RaftLeaderId;
 use prost::Message;
 use tenure_proto::internal::{Command, LogPayload, log_payload};
 use tenure_state::{Refusal, Response, Revision};
+use tokio::sync::oneshot;
 
 /// An encoded `LogPayload` that holds a command.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,12 +57,55 @@ pub struct Peer {
     pub peer_urls: Vec<String>,
 }
 
-openraft::declare_raft_types!(
-    pub TypeConfig:
-        D = Proposal,
-        R = Reply,
-        Node = Peer,
-);
+/// The library's type parameters; by hand, since its macro does not take a responder of one's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TypeConfig;
+
+impl openraft::RaftTypeConfig for TypeConfig {
+    type D = Proposal;
+    type R = Reply;
+    type NodeId = u64;
+    type Node = Peer;
+    type Term = u64;
+    type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Proposal, u64, Peer>;
+    type Entry = openraft::Entry<<Self::LeaderId as RaftLeaderId>::Committed, Self::Payload>;
+    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type Responder<T>
+        = Waiting<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+/// What a proposal holds for as long as it is under way, whether or not its proposer still waits: its share of what may
+/// be under way at once.
+pub type Held = Box<dyn Send>;
+
+/// A proposer that waits, or went away.
+pub struct Waiting<T> {
+    tell: oneshot::Sender<T>,
+    _held: Held,
+}
+
+impl<T> Waiting<T> {
+    pub fn new(held: Held) -> (Waiting<T>, oneshot::Receiver<T>) {
+        let (tell, told) = oneshot::channel();
+        (Waiting { tell, _held: held }, told)
+    }
+}
+
+impl<T: OptionalSend + 'static> Responder<TypeConfig, T> for Waiting<T> {
+    fn on_complete(self, outcome: T) {
+        // A proposer that went away does not need to know.
+        let _ = self.tell.send(outcome);
+    }
+}
 
 pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;

@@ -27,7 +27,12 @@ pub struct Scan<'a> {
     last: Option<Key>,
     taken: Vec<KeyValue>,
     count: i64,
+    /// Records that this step had to read from the store.
+    fetched: usize,
 }
+
+/// Records that one step fetches from the store at the most, whatever the number of keys: each may wait for the disk.
+const FETCHES_AT_ONCE: usize = 32;
 
 /// How a step ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,7 +68,7 @@ impl<'a> Scan<'a> {
             (false, false) => limit.saturating_add(1),
         };
         let interval = Interval::new(&request.key, &request.range_end);
-        Scan { request, interval, at, take, last: None, taken: Vec::new(), count: 0 }
+        Scan { request, interval, at, take, last: None, taken: Vec::new(), count: 0, fetched: 0 }
     }
 
     /// Looks at `keys_max` more keys.
@@ -79,15 +84,16 @@ impl<'a> Scan<'a> {
         }
         let last = self.last.take();
         let interval = self.interval.clone();
-        let mut walked = 0;
-        for (key, history) in machine.index().range_after(&interval, last.as_ref()).take(keys_max) {
-            walked += 1;
+        self.fetched = 0;
+        for (walked, (key, history)) in machine.index().range_after(&interval, last.as_ref()).enumerate() {
             self.visit(history, records)?;
-            if walked == keys_max {
+            let fetched_enough = self.fetched >= FETCHES_AT_ONCE && keys_max < usize::MAX;
+            if walked + 1 >= keys_max || fetched_enough {
                 self.last = Some(key.clone());
+                return Ok(Step::More);
             }
         }
-        Ok(if walked == keys_max { Step::More } else { Step::Done })
+        Ok(Step::Done)
     }
 
     fn visit(&mut self, history: &History, records: &dyn Records) -> Result<(), Fatal> {
@@ -97,7 +103,10 @@ impl<'a> Scan<'a> {
             let newest = history.newest();
             let record = match &newest.record {
                 Some(record) if newest.place() == place => record.clone(),
-                _ => must_have(records, place)?,
+                _ => {
+                    self.fetched += 1;
+                    must_have(records, place)?
+                }
             };
             self.taken.push(decode(record)?);
         }

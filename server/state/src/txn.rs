@@ -49,19 +49,74 @@ pub fn read(
     txn: &TxnRequest,
     records: &dyn Records,
 ) -> Result<Result<TxnResponse, Refusal>, Fatal> {
-    let succeeded = holds(machine, &txn.compare, records)?;
-    let branch = if succeeded { &txn.success } else { &txn.failure };
-    let mut responses = Vec::with_capacity(branch.len());
-    for op in branch {
-        let Some(Request::RequestRange(range)) = &op.request else { return Ok(Err(Refusal::KeyNotFound)) };
-        if let Err(refusal) = readable(machine, range.revision) {
-            return Ok(Err(refusal));
+    let mut reads = match Reads::new(machine, txn, records)? {
+        Ok(reads) => reads,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    while reads.step(machine, records, usize::MAX)? == Step::More {}
+    Ok(Ok(reads.finish()))
+}
+
+/// A read-only txn under way: the branch is chosen, its ranges are read in steps at one revision.
+pub struct Reads<'a> {
+    succeeded: bool,
+    at: Revision,
+    /// Ranges to read, the next one last.
+    left: Vec<Scan<'a>>,
+    responses: Vec<ResponseOp>,
+}
+
+impl<'a> Reads<'a> {
+    /// Looks at the compares and rules out every refusal.
+    pub fn new(
+        machine: &Machine,
+        txn: &'a TxnRequest,
+        records: &dyn Records,
+    ) -> Result<Result<Reads<'a>, Refusal>, Fatal> {
+        let succeeded = holds(machine, &txn.compare, records)?;
+        let branch = if succeeded { &txn.success } else { &txn.failure };
+        let at = machine.revision();
+        let mut left = Vec::with_capacity(branch.len());
+        for op in branch.iter().rev() {
+            let Some(Request::RequestRange(range)) = &op.request else {
+                return Ok(Err(Refusal::KeyNotFound));
+            };
+            if let Err(refusal) = readable(machine, range.revision) {
+                return Ok(Err(refusal));
+            }
+            left.push(Scan::at(range, if range.revision > 0 { Revision(range.revision) } else { at }));
         }
-        let mut response = read_range(machine, range, machine.revision(), records)?;
-        response.header = Some(ResponseHeader { revision: machine.revision().0, ..Default::default() });
-        responses.push(ResponseOp { response: Some(OpResponse::ResponseRange(response)) });
+        Ok(Ok(Reads { succeeded, at, left, responses: Vec::with_capacity(branch.len()) }))
     }
-    Ok(Ok(TxnResponse { header: None, succeeded, responses }))
+
+    /// Looks at `keys_max` more keys of one range. `Overtaken`: a compaction came between; begin anew.
+    pub fn step(&mut self, machine: &Machine, records: &dyn Records, keys_max: usize) -> Result<Step, Fatal> {
+        let Some(scan) = self.left.last_mut() else { return Ok(Step::Done) };
+        match scan.step(machine, records, keys_max)? {
+            Step::Done => {}
+            unfinished => return Ok(unfinished),
+        }
+        if let Some(scan) = self.left.pop() {
+            let mut response = scan.finish();
+            response.header = Some(ResponseHeader { revision: self.at.0, ..Default::default() });
+            self.responses.push(ResponseOp { response: Some(OpResponse::ResponseRange(response)) });
+        }
+        Ok(if self.left.is_empty() { Step::Done } else { Step::More })
+    }
+
+    /// The revision at which everything was read.
+    pub fn at(&self) -> Revision {
+        self.at
+    }
+
+    /// The answer, once a step said `Done`. Its header is the caller's to fill.
+    pub fn finish(&mut self) -> TxnResponse {
+        TxnResponse {
+            header: None,
+            succeeded: self.succeeded,
+            responses: std::mem::take(&mut self.responses),
+        }
+    }
 }
 
 /// Decides the path and rules out every refusal; nothing is changed.
