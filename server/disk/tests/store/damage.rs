@@ -17,6 +17,18 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
+/// A closed store whose records 1..=`last` lie in tables.
+fn written_as_tables(last: i64) -> TempDir {
+    let (sender, receiver) = channel();
+    let (store, dir) = fresh_with(Arc::new(move |event| drop(sender.send(event))));
+    let long = |main| Write::Record { at: place(main), bytes: vec![main as u8; 1000].into() };
+    store.write((1..=last).map(long).collect(), applied(1)).unwrap();
+    store.settled().wait().unwrap();
+    store.compact_disk().unwrap();
+    assert!(receiver.iter().any(|event| matches!(event, StoreEvent::Reclaimed { .. })));
+    dir
+}
+
 fn refusal(dir: &Path) -> OpenError {
     let error = Store::open(dir, options()).unwrap_err();
     let text = error.to_string();
@@ -119,14 +131,7 @@ fn an_unfinished_first_database_is_made_anew() {
 #[test]
 fn a_missing_file_is_rebuildable() {
     for file in ["version", "keyspaces/0/current", "keyspaces/1/tables"] {
-        let (sender, receiver) = channel();
-        let (store, dir) = fresh_with(Arc::new(move |event| drop(sender.send(event))));
-        store.write(vec![put(1)], applied(1)).unwrap();
-        store.settled().wait().unwrap();
-        // So that there is a table.
-        store.compact_disk().unwrap();
-        assert!(receiver.iter().any(|event| matches!(event, StoreEvent::Reclaimed { .. })));
-        drop(store);
+        let dir = written_as_tables(1);
         let path = dir.path().join("state-0000").join(file);
         if path.is_dir() {
             fs::remove_dir_all(path).unwrap()
@@ -140,18 +145,8 @@ fn a_missing_file_is_rebuildable() {
 /// A bad block in a table: the read that meets it fails, and from then on everything does, with the same words.
 #[test]
 fn a_bad_block_breaks_the_store() {
-    let (store, dir) = fresh();
     let last = 4000;
-    for main in 1..=last {
-        store
-            .write(
-                vec![Write::Record { at: place(main), bytes: vec![b'x'; 1000].into() }],
-                applied(main as u64),
-            )
-            .unwrap();
-    }
-    drop(store);
-    drop(open(dir.path()));
+    let dir = written_as_tables(last);
     let records = dir.path().join("state-0000/keyspaces/1/tables");
     for table in files_below(&records) {
         let mut bytes = fs::read(&table).unwrap();
