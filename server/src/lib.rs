@@ -1,6 +1,7 @@
 //! Tenure's server as a library: the binary in `main.rs` only wires these rooms together.
 
 pub mod api;
+mod authority;
 pub mod clock;
 pub mod config;
 pub mod data_dir;

@@ -1,6 +1,7 @@
 //! From a configuration to a member that serves, and from a signal to one that has stopped: the wiring, and nothing else.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,11 @@ use std::time::Duration;
 use tenure_disk::Files;
 use tenure_disk::store::{Store, StoreEvent, StoreOptions};
 use tenure_disk::wal::{self, Wal, WalOptions};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
+use crate::authority::Mended;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AutoCompaction, Config, ListenUrl};
 use crate::data_dir::{DataDir, Identity};
@@ -21,10 +22,11 @@ use crate::{api, data_dir};
 
 /// How long requests under way may take to end once the member is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Between two tries to accept a connection after one has failed, and how many of them (a minute's) one warning stands for.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const FAILURES_PER_WARNING: u32 = 600;
 /// Newest log entries kept in memory, bytes: what is about to be applied, and what a follower a moment behind needs.
 const LOG_TAIL_BYTES: u64 = 16 << 20;
-/// How long to wait after a connection could not be accepted.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Flow-control windows of a client's connection and of one stream, bytes.
 const CONNECTION_WINDOW: u32 = 8 << 20;
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -109,14 +111,11 @@ async fn listen(urls: &[ListenUrl], flag: &'static str) -> Result<Vec<TcpListene
 
 /// The peer port of a cluster of one: taken, so that a second server on it is noticed at once, and of no use to anyone.
 async fn hang_up(listener: TcpListener) {
+    let mut failures = 0;
     loop {
-        match listener.accept().await {
-            Ok((_, caller)) => {
-                tracing::debug!(%caller, "hung up on a caller of the peer port: there is one member")
-            }
-            // No more files may be open, mostly: it passes, but not at once.
-            Err(_) => tokio::time::sleep(ACCEPT_RETRY).await,
-        }
+        let connection = accept(&listener, &mut failures).await;
+        let caller = connection.peer_addr().ok();
+        tracing::debug!(?caller, "hung up on a caller of the peer port: this cluster has one member");
     }
 }
 
@@ -221,13 +220,33 @@ fn server(config: &Config) -> Server {
         .http2_keepalive_timeout(config.keepalive.timeout)
 }
 
-fn incoming(listener: TcpListener) -> impl futures::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
-    use futures::StreamExt;
-    TcpListenerStream::new(listener).map(|connection| {
-        let connection = connection?;
-        connection.set_nodelay(true)?;
-        Ok(connection)
+fn incoming(listener: TcpListener) -> impl futures::Stream<Item = std::io::Result<Mended<TcpStream>>> {
+    futures::stream::unfold((listener, 0), |(listener, mut failures)| async move {
+        let connection = accept(&listener, &mut failures).await;
+        // If this fails, the caller is gone or waits a moment longer; neither is a reason to turn it away.
+        let _ = connection.set_nodelay(true);
+        Some((Ok(Mended::new(connection)), (listener, failures)))
     })
+}
+
+/// The next caller. When none can be let in (most likely for want of file descriptors) the callers wait in the kernel's queue.
+async fn accept(listener: &TcpListener, failures: &mut u32) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((connection, _)) => return connection,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
+            Err(error) => {
+                if failures.is_multiple_of(FAILURES_PER_WARNING) {
+                    tracing::warn!(
+                        "cannot accept connections: {error}; raise the limit of open files (ulimit -n)"
+                    );
+                }
+                *failures = failures.wrapping_add(1);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
 }
 
 /// Says that the member serves, where, and what to try.
