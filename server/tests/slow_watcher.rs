@@ -55,7 +55,7 @@ async fn a_watcher_that_stalls_gets_everything_later_and_fills_no_memory() {
     }
     drop(puts);
     let growth = resident_kib(&server).saturating_sub(before);
-    println!("the server grew by {growth} KiB while the watcher stalled");
+    eprintln!("the server grew by {growth} KiB while the watcher stalled");
     assert!(growth < GROWTH_MAX_KIB, "grew by {growth} KiB");
 
     let mut expected = last - PUTS + 1;
