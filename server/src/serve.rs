@@ -72,7 +72,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let routes = api::routes(&node, identity.cluster, identity.member, limits, &stopping);
     let mut servers = tokio::task::JoinSet::new();
     for listener in listeners {
-        let server = server(&config).add_routes(routes.clone());
+        let server = server(&config).layer(limits.wording()).add_routes(routes.clone());
         let mut stopping = stopping.clone();
         servers.spawn(server.serve_with_incoming_shutdown(incoming(listener), async move {
             // An error means the same: the one who would tell is gone.

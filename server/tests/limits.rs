@@ -56,6 +56,29 @@ async fn a_request_that_is_too_large_is_refused_and_changes_nothing() {
     assert_eq!(said(&refused), (Code::InvalidArgument, "etcdserver: request is too large"));
     assert_eq!(revision(&mut kv).await, before);
     kv.put(put("large", 1_500_000)).await.unwrap();
+
+    let refused = kv.put(put("larger than any message may be", 3_000_000)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert!(
+        refused.message().starts_with("grpc: received message larger than max (30000"),
+        "{}",
+        refused.message()
+    );
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_is_said_in_etcds_words() {
+    let server = start_with(&[]);
+    let mut kv = connect(&server).await;
+    for number in 0..2_000 {
+        kv.put(put(&format!("key{number}"), 1)).await.unwrap();
+    }
+    // Of a compaction that waits for the sweep one can be sure that it takes longer than a hundred microseconds.
+    let revision = revision(&mut kv).await;
+    let mut compact = tonic::Request::new(CompactionRequest { revision, physical: true });
+    compact.metadata_mut().insert("grpc-timeout", "100u".parse().unwrap());
+    let refused = kv.compact(compact).await.unwrap_err();
+    assert_eq!(said(&refused), (Code::DeadlineExceeded, "context deadline exceeded"));
 }
 
 #[tokio::test]

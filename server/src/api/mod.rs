@@ -11,6 +11,7 @@ mod lease;
 mod maintenance;
 mod status;
 mod watch;
+mod wording;
 
 use tenure_grpc::etcdserverpb::auth_server::AuthServer;
 use tenure_grpc::etcdserverpb::cluster_server::ClusterServer;
@@ -25,6 +26,7 @@ use tonic::service::Routes;
 use crate::ids::{ClusterId, MemberId};
 use crate::node::Node;
 use header::Headers;
+pub use wording::WordingLayer;
 
 /// What a message may exceed `--max-request-bytes` by before it is refused unread: etcd's allowance.
 const MESSAGE_OVERHEAD: usize = 512 << 10;
@@ -39,6 +41,18 @@ pub struct Limits {
     pub txn_operations_max: usize,
 }
 
+impl Limits {
+    /// The largest message that is read at all.
+    fn message_bytes_max(self) -> usize {
+        self.request_bytes_max + MESSAGE_OVERHEAD
+    }
+
+    /// To put around the routes, so that the library's refusals are in etcd's words.
+    pub fn wording(self) -> WordingLayer {
+        WordingLayer { message_bytes_max: self.message_bytes_max() }
+    }
+}
+
 /// All services of the client port. Streams that would never end by themselves end when `stopping` says so.
 pub fn routes(
     node: &Node,
@@ -48,7 +62,7 @@ pub fn routes(
     stopping: &Receiver<bool>,
 ) -> Routes {
     let headers = Headers::new(cluster.0, member.0, node.consensus.leadership());
-    let message_bytes_max = limits.request_bytes_max + MESSAGE_OVERHEAD;
+    let message_bytes_max = limits.message_bytes_max();
     let kv = kv::KvService {
         headers: headers.clone(),
         reader: node.reader.clone(),
