@@ -27,8 +27,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const FAILURES_PER_WARNING: u32 = 600;
 /// Newest log entries kept in memory, bytes: what is about to be applied, and what a follower a moment behind needs.
 const LOG_TAIL_BYTES: u64 = 16 << 20;
-/// Flow-control windows of a client's connection and of one stream, bytes.
-const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Flow-control windows of a client's connection and of one stream, bytes. The HTTP/2 library takes many small frames that
+/// nobody read yet for an attack, and allows for half the connection's window of them: a client that renews 100,000 leases
+/// in one burst needs this much.
+const CONNECTION_WINDOW: u32 = 64 << 20;
 const STREAM_WINDOW: u32 = 2 << 20;
 
 #[derive(Debug, thiserror::Error)]
