@@ -89,9 +89,9 @@ fn wish(palette: &Palette) -> impl Strategy<Value = Wish> + use<> {
             .prop_map(|(revision, physical)| Wish::Compact(CompactionRequest { revision, physical })),
         8 => (lease.clone(), ttl).prop_map(|(id, ttl)| Wish::LeaseGrant(LeaseGrant { id, ttl })),
         4 => lease.prop_map(|id| Wish::LeaseRevoke(LeaseRevoke { id })),
-        4 => (1..3u64, prop::collection::vec(expired, 0..4))
+        4 => (1..4u64, prop::collection::vec(expired, 0..4))
             .prop_map(|(term, leases)| Wish::LeaseExpire(LeaseExpire { term, leases })),
-        3 => (1..3u64, prop::collection::vec(remaining, 0..4))
+        3 => (1..4u64, prop::collection::vec(remaining, 0..4))
             .prop_map(|(term, leases)| Wish::LeaseCheckpoint(LeaseCheckpoint { term, leases })),
         1 => (choice.clone(), index.clone(), choice)
             .prop_map(|(action, member_id, alarm)| Wish::Alarm(AlarmRequest { action, member_id, alarm })),
@@ -158,6 +158,29 @@ fn range(palette: &Palette) -> impl Strategy<Value = RangeRequest> + use<> {
                 }
             },
         )
+}
+
+/// Txns of nothing but puts and deletions, for the rule on duplicates.
+pub fn writing_txns() -> impl Strategy<Value = TxnRequest> {
+    let key = || prop::sample::select("abcdefgh".as_bytes()).prop_map(|byte| Bytes::copy_from_slice(&[byte]));
+    let end = prop_oneof![2 => Just(Bytes::new()), 1 => Just(Bytes::from_static(&[0])), 4 => key()];
+    let operation = prop_oneof![
+        key().prop_map(|key| Request::RequestPut(PutRequest { key, ..Default::default() })),
+        (key(), end).prop_map(|(key, range_end)| {
+            Request::RequestDeleteRange(DeleteRangeRequest { key, range_end, prev_kv: false })
+        }),
+    ];
+    let nest = |op: BoxedStrategy<Request>| {
+        let branch =
+            prop::collection::vec(op.prop_map(|request| RequestOp { request: Some(request) }), 0..4).boxed();
+        (branch.clone(), branch).prop_map(|(success, failure)| TxnRequest {
+            success,
+            failure,
+            ..Default::default()
+        })
+    };
+    let nested = operation.prop_recursive(2, 12, 3, move |op| nest(op).prop_map(Request::RequestTxn));
+    nest(nested.boxed())
 }
 
 /// Reads, for a state that random commands made.

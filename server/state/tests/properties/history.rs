@@ -13,7 +13,8 @@ use tenure_state::{Applied, Effect, LeaseId, Machine, Position, Previous, Record
 use crate::commands;
 use crate::naive::{Keys, Naive};
 
-const TERM: u64 = 1;
+/// Commands name this term, the one before it or the one after it.
+const TERM: u64 = 2;
 
 struct Both {
     machine: Machine,
@@ -30,17 +31,59 @@ impl Both {
 
     fn apply(&mut self, command: &Command) -> Result<(), TestCaseError> {
         self.index += 1;
+        let command = &self.aimed(command);
+        let checkpointed = self.expect_checkpoints(command);
         let expected = self.expect(command);
         let at = Position { term: TERM, index: self.index };
         let applied = self.machine.apply(at, command, &self.memory).unwrap();
         prop_assert_eq!(&applied.answer, &expected);
         prop_assert_eq!(applied.revision.0, self.naive.revision());
         self.check_events(&applied)?;
+        if let Some(checkpointed) = checkpointed {
+            prop_assert_eq!(&applied.effects, &checkpointed);
+        }
         if expected.is_err() {
             prop_assert!(applied.effects.is_empty() && applied.writes.is_empty());
         }
         self.memory.take(applied.writes);
         self.check_leases()
+    }
+
+    /// Every other expiry and checkpoint names the epoch that the lease really has.
+    fn aimed(&self, command: &Command) -> Command {
+        let aim = |id: i64, epoch: &mut u64| {
+            let lease = self.machine.leases().get(LeaseId(id)).filter(|_| *epoch % 2 == 0);
+            *epoch = lease.map_or(*epoch, |lease| lease.epoch);
+        };
+        let mut command = command.clone();
+        match &mut command.wish {
+            Some(Wish::LeaseExpire(expire)) => {
+                expire.leases.iter_mut().for_each(|lease| aim(lease.id, &mut lease.epoch));
+            }
+            Some(Wish::LeaseCheckpoint(checkpoint)) => {
+                checkpoint.leases.iter_mut().for_each(|lease| aim(lease.id, &mut lease.epoch));
+            }
+            _ => {}
+        }
+        command
+    }
+
+    /// The effects of a checkpoint that is looked at: each lease at its epoch, which is another from then on.
+    fn expect_checkpoints(&self, command: &Command) -> Option<Vec<Effect>> {
+        let Some(Wish::LeaseCheckpoint(checkpoint)) = &command.wish else { return None };
+        let mut noted = Vec::new();
+        let heard = checkpoint.term == TERM && self.naive.holds(&command.guards);
+        for lease in checkpoint.leases.iter().filter(|_| heard) {
+            let id = LeaseId(lease.id);
+            let known = self.machine.leases().get(id).is_some_and(|it| it.epoch == lease.epoch);
+            let again = noted.iter().any(|(noted, _)| *noted == id);
+            if known && !again {
+                noted.push((id, lease.remaining_ttl));
+            }
+        }
+        let epoch = self.index;
+        let effect = |(id, remaining_s)| Effect::LeaseCheckpointed { id, remaining_s, epoch };
+        Some(noted.into_iter().map(effect).collect())
     }
 
     /// What the naive store says to the command.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod commands;
+mod duplicates;
 mod history;
 mod hostile;
 mod naive;
