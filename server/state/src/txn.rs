@@ -77,7 +77,7 @@ impl<'a> Reads<'a> {
         let branch = if succeeded { &txn.success } else { &txn.failure };
         let at = machine.revision();
         let mut left = Vec::with_capacity(branch.len());
-        for op in branch.iter().rev() {
+        for op in branch {
             let Some(Request::RequestRange(range)) = &op.request else {
                 return Ok(Err(Refusal::KeyNotFound));
             };
@@ -86,6 +86,7 @@ impl<'a> Reads<'a> {
             }
             left.push(Scan::at(range, if range.revision > 0 { Revision(range.revision) } else { at }));
         }
+        left.reverse();
         Ok(Ok(Reads { succeeded, at, left, responses: Vec::with_capacity(branch.len()) }))
     }
 

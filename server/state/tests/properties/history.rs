@@ -52,7 +52,7 @@ impl Both {
     /// Every other expiry and checkpoint names the epoch that the lease really has.
     fn aimed(&self, command: &Command) -> Command {
         let aim = |id: i64, epoch: &mut u64| {
-            let lease = self.machine.leases().get(LeaseId(id)).filter(|_| *epoch % 2 == 0);
+            let lease = self.machine.leases().get(LeaseId(id)).filter(|_| epoch.is_multiple_of(2));
             *epoch = lease.map_or(*epoch, |lease| lease.epoch);
         };
         let mut command = command.clone();

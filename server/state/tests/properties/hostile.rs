@@ -32,7 +32,12 @@ fn ask(solo: &Solo, command: &Command) {
     let Some(Wish::Txn(request)) = &command.wish else { return };
     let _ = check::txn(request, 128);
     if txn::is_read_only(request) {
-        txn::read(solo.machine(), request, solo.memory()).unwrap().ok();
+        let at_once = txn::read(solo.machine(), request, solo.memory()).unwrap();
+        let in_steps = txn::Reads::new(solo.machine(), request, solo.memory()).unwrap().map(|mut reads| {
+            while reads.step(solo.machine(), solo.memory(), 1).unwrap() == Step::More {}
+            reads.finish()
+        });
+        assert_eq!(at_once, in_steps);
     }
     for op in request.success.iter().chain(&request.failure) {
         let Some(Request::RequestRange(range)) = &op.request else { continue };

@@ -292,7 +292,7 @@ fn select(request: &RangeRequest, keys: &Keys) -> RangeResponse {
         _ => |kv| (0, kv.key.clone()),
     };
     if request.sort_order == 2 {
-        found.sort_by(|a, b| field(b).cmp(&field(a)));
+        found.sort_by_key(|kv| std::cmp::Reverse(field(kv)));
     } else {
         found.sort_by_key(field);
     }
