@@ -140,18 +140,25 @@ impl<'a> Draft<'a> {
             size: record.len() as u32,
             record: None,
         };
+        let previous = self.previous(&kv, tombstone, before);
         let (key, _) = self.machine.index_mut().push(&kv.key, newest, record.clone());
-        let previous = match before {
-            // A second change within the revision: watchers are told what stood before the first, as in etcd.
-            Some(newest) if newest.main == main => self.events[newest.sub as usize].previous.clone(),
+        self.writes.push(Write::Record { at: place, bytes: record.clone() });
+        self.events.push(Event { place, key: key.clone(), record, previous });
+        key
+    }
+
+    /// What watchers are told that a change replaced.
+    fn previous(&self, kv: &KeyValue, tombstone: bool, before: Option<&Newest>) -> Previous {
+        let main = self.machine.revision().next().0;
+        match before {
+            Some(newest) if newest.main == main => {
+                self.machine.previous(&kv.key, main, !tombstone && kv.version == 1)
+            }
             Some(newest) if !newest.is_tombstone() => {
                 newest.record.clone().map_or(Previous::At(newest.place()), Previous::Record)
             }
             _ => Previous::Nothing,
-        };
-        self.writes.push(Write::Record { at: place, bytes: record.clone() });
-        self.events.push(Event { place, key: key.clone(), record, previous });
-        key
+        }
     }
 
     /// Ends the revision. Without an event there was none.

@@ -10,7 +10,7 @@ use tenure_proto::internal::{Command, LeaseCheckpoint, LeaseExpire, MemberPublis
 
 use crate::alarm::Alarms;
 use crate::answer::{Applied, Refusal, Response};
-use crate::change::{Effect, Key, LeaseId, Write};
+use crate::change::{Effect, Key, LeaseId, Previous, Write};
 use crate::draft::Draft;
 use crate::index::Index;
 use crate::lease::Leases;
@@ -112,6 +112,13 @@ impl Machine {
     /// Whether history from the compaction floor on still speaks of this record; what it does not may lie there unswept.
     pub fn keeps(&self, key: &[u8], place: Place) -> bool {
         self.index.keeps(key, place, self.compacted)
+    }
+
+    /// What stood at the key before the revision `main`, for whoever is told of a change in it. A change that begins the
+    /// key's life replaced nothing, even if an earlier one of the same revision ended another life: etcd's rule.
+    pub fn previous(&self, key: &[u8], main: i64, begins: bool) -> Previous {
+        let before = self.index.get(key).filter(|_| !begins);
+        before.and_then(|history| history.at(Revision(main - 1))).map_or(Previous::Nothing, Previous::At)
     }
 
     pub fn revision(&self) -> Revision {
