@@ -100,7 +100,7 @@ impl Streams {
         let mut said = self.answers.get_mut(&id).map(std::mem::take).unwrap_or_default();
         loop {
             match self.watchers.pull(id) {
-                Pull::Events(delivery) => said.push(events(&delivery, memory)),
+                Pull::Events(delivery) => said.push(events(&delivery, machine, memory)),
                 Pull::Canceled { watch_id, compact_revision } => said.push(WatchResponse {
                     canceled: true,
                     compact_revision: compact_revision.0,
@@ -139,21 +139,16 @@ impl Streams {
 
 fn past_event(place: Place, record: &bytes::Bytes, machine: &Machine) -> Event {
     let kv = decode(record);
-    let history = machine.index().get(&kv.key);
-    let before = history.and_then(|history| history.at(Revision(place.main - 1)));
-    Event {
-        place,
-        key: (&kv.key[..]).into(),
-        record: record.clone(),
-        previous: before.map_or(Previous::Nothing, Previous::At),
-    }
+    let begins = !place.tombstone && kv.version == 1;
+    let previous = machine.previous(&kv.key, place.main, begins);
+    Event { place, key: (&kv.key[..]).into(), record: record.clone(), previous }
 }
 
-fn events(delivery: &Delivery, memory: &Memory) -> WatchResponse {
+fn events(delivery: &Delivery, machine: &Machine, memory: &Memory) -> WatchResponse {
     let event = |event: &Event| mvccpb::Event {
         r#type: if event.place.tombstone { EventType::Delete } else { EventType::Put } as i32,
         kv: Some(event.key_value()),
-        prev_kv: if delivery.prev_kv { previous(event, memory) } else { None },
+        prev_kv: if delivery.prev_kv { previous(event, machine, memory) } else { None },
     };
     WatchResponse {
         fragment: delivery.fragment,
@@ -162,8 +157,11 @@ fn events(delivery: &Delivery, memory: &Memory) -> WatchResponse {
     }
 }
 
-/// What the event replaced; None if nothing, or if that was compacted away.
-fn previous(event: &Event, memory: &Memory) -> Option<KeyValue> {
+/// What the event replaced; None if nothing, or if the revision before the event was compacted away.
+fn previous(event: &Event, machine: &Machine, memory: &Memory) -> Option<KeyValue> {
+    if event.place.revision() <= machine.compacted() {
+        return None;
+    }
     let record = match &event.previous {
         Previous::Nothing => None,
         Previous::Record(record) => Some(record.clone()),

@@ -34,11 +34,13 @@ use tenure_proto::etcdserverpb::{
 };
 
 mod building;
+mod in_memory;
 mod peer;
 mod request;
-mod show;
+pub mod show;
 mod words;
 
+pub use in_memory::InMemory;
 pub use peer::{Answer, Peer};
 
 use building::Building;
