@@ -12,7 +12,7 @@ use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::{Code, Status};
 use tower_layer::Layer;
 
-/// Puts [`Wording`] around the services.
+/// Puts `Wording` around the services.
 #[derive(Clone, Copy, Debug)]
 pub struct WordingLayer {
     pub message_bytes_max: usize,

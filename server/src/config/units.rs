@@ -59,7 +59,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     size(text).ok_or_else(|| "it is not a size; write bytes or for example 512MB or 2GiB".to_owned())
 }
 
-/// As [`bytes`], where a negative number has a meaning too.
+/// As [`bytes()`], where a negative number has a meaning too.
 pub fn signed_bytes(text: &str) -> Result<i64, String> {
     let (sign, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (-1, rest),

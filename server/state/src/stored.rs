@@ -1,5 +1,5 @@
 //! How replicated state that is not a key lies in the store: one byte that says what, then its identity. Read back by
-//! [`crate::load`].
+//! `load`.
 
 use bytes::Bytes;
 
