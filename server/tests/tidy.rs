@@ -1,0 +1,399 @@
+//! Our own rules, checked over the whole workspace as an ordinary test: imports go down, files and functions stay short
+//! enough to read, each file says what it is, and README and ARCHITECTURE.md tell the truth. A rule that cannot be broken
+//! unnoticed need not be remembered. Reads sources as text and knows nothing of what they mean.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "tidy/documents.rs"]
+mod documents;
+#[path = "tidy/grammar.rs"]
+mod grammar;
+#[path = "tidy/workspace.rs"]
+mod workspace;
+
+use documents::{defaults, flags_by_heading, flags_under, paths_named, tree};
+use grammar::{declared, functions, lines_with_word, modules_named};
+use workspace::{Faults, entries, manifests, numbered, read, root, shared_dependencies, sources};
+
+const FILE_LINES_MAX: usize = 500;
+/// A test tells its story in one place; its data and its cases may be long.
+const TEST_FILE_LINES_MAX: usize = 800;
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// The crates, what of ours each may use, and what of others' none below the server has any business with. A new crate is
+/// given its floor here.
+const CRATES: &[(&str, &[&str])] = &[
+    ("proto", &[]),
+    ("proto/grpc", &["tenure-proto", "tonic"]),
+    ("server/state", &["tenure-proto"]),
+    ("server/disk", &["tenure-state"]),
+    (
+        "server",
+        &[
+            "tenure-proto",
+            "tenure-grpc",
+            "tenure-state",
+            "tenure-disk",
+            "openraft",
+            "tonic",
+            "tokio",
+            "tracing",
+        ],
+    ),
+    ("bench", &["tenure-proto", "tokio"]),
+];
+const FLOORED: &[&str] = &["openraft", "tonic", "axum", "tokio", "tracing"];
+
+/// All that the pure crate may use: with this it reaches no network, disk, clock, chance, thread or log.
+const STATE_DEPENDENCIES: &[&str] = &["tenure-proto", "prost", "bytes"];
+
+/// The rooms of the server, the lowest first: each may name only rooms of a lower number.
+const ROOMS: &[(&str, u8)] = &[
+    ("authority", 1),
+    ("clock", 1),
+    ("ids", 1),
+    ("logging", 1),
+    ("config", 2),
+    ("data_dir", 3),
+    ("raft", 4),
+    ("node", 5),
+    ("api", 6),
+    ("serve", 7),
+    ("main", 8),
+];
+
+/// A library that is named in one place only, so that it can be replaced there.
+const ONE_ROOM: &[(&str, &[&str])] = &[
+    ("openraft", &["server/src/raft/"]),
+    ("fjall", &["server/disk/src/store/"]),
+    ("tonic", &["server/src/api/", "server/src/authority", "server/src/serve.rs", "proto/grpc/", "bench/"]),
+    ("rand", &["server/src/ids.rs", "bench/"]),
+];
+
+/// What only some files may call, and what the others do instead.
+const CALLS: &[Call] = &[
+    Call {
+        // The disk measures how long its threads took, and log lines carry the date: neither decides anything.
+        words: &["Instant::now", "SystemTime", "clock_gettime"],
+        allowed: &["server/src/clock.rs", "server/src/logging.rs", "server/disk/src/", "bench/"],
+        instead: "time comes from a `Clock` that is handed in",
+    },
+    Call {
+        words: &["std::fs", "tokio::fs", "File::open", "File::create", "OpenOptions"],
+        allowed: &["server/disk/", "server/src/data_dir.rs", "server/src/logging.rs", "bench/", "proto/"],
+        instead: "files are the disk crate's, behind its `Disk`",
+    },
+    Call {
+        words: &["thread::spawn", "thread::Builder", "thread::sleep"],
+        allowed: &["server/disk/", "bench/"],
+        instead: "the server's work is tasks, listed at the head of node/mod.rs",
+    },
+    Call {
+        words: &["block_in_place", "block_on"],
+        allowed: &["server/src/main.rs", "bench/"],
+        instead: "one thread serves everybody: use `spawn_blocking`, or a thread of the room below",
+    },
+    Call {
+        words: &["unbounded_channel", "mpsc::channel()"],
+        allowed: &[],
+        instead: "every queue has a bound",
+    },
+    Call {
+        // The build scripts in proto/ speak to cargo that way.
+        words: &["println!", "eprintln!", "print!", "eprint!", "dbg!"],
+        allowed: &["bench/", "proto/"],
+        instead: "say it in the log, or return it; main.rs writes to standard output itself",
+    },
+    Call {
+        words: &["env::var", "env::args"],
+        allowed: &["server/src/main.rs", "bench/", "proto/"],
+        instead: "arguments and environment are handed to `config::read`",
+    },
+];
+
+/// What the pure crate may not even name, though the standard library has it.
+const IMPURE: &[&str] = &[
+    "HashMap",
+    "HashSet",
+    "std::time",
+    "std::thread",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::io",
+    "std::process",
+    "std::sync::Mutex",
+    "std::sync::RwLock",
+    "std::sync::mpsc",
+    "RandomState",
+];
+
+const DRAWERS: &[&str] =
+    &["utils", "util", "common", "helpers", "helper", "manager", "managers", "misc", "shared_types"];
+const SUFFIXES: &[&str] = &["Impl", "Inner", "Manager", "Helper", "Utils", "Util"];
+
+struct Call {
+    words: &'static [&'static str],
+    allowed: &'static [&'static str],
+    instead: &'static str,
+}
+
+#[test]
+fn crates_depend_only_on_lower_ones() {
+    let mut faults = Faults::new("move what the crate needs to a lower one, or say in CRATES why it may");
+    for manifest in manifests() {
+        let Some((_, allowed)) = CRATES.iter().find(|(folder, _)| *folder == manifest.folder) else {
+            faults.add(&manifest.path, 1, "this crate has no floor: add it to CRATES");
+            continue;
+        };
+        for (dependency, (line, _)) in manifest.dependencies() {
+            let name = dependency.as_str();
+            let floored = name.starts_with("tenure-") || FLOORED.contains(&name);
+            let pure = manifest.folder == "server/state";
+            if floored && !allowed.contains(&name) || pure && !STATE_DEPENDENCIES.contains(&name) {
+                faults.add(&manifest.path, line, &format!("may not depend on {name}"));
+            }
+        }
+    }
+    for (folder, _) in CRATES {
+        if !root().join(folder).join("Cargo.toml").is_file() {
+            faults.add("server/tests/tidy.rs", 1, &format!("CRATES names {folder}, which is no crate"));
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn every_crate_follows_the_workspace() {
+    let mut faults =
+        Faults::new("write `[lints] workspace = true`, and `workspace = true` for shared dependencies");
+    let workspace = read("Cargo.toml");
+    let shared = shared_dependencies(&workspace);
+    for manifest in manifests() {
+        if !manifest.text.contains("[lints]\nworkspace = true") {
+            faults.add(&manifest.path, 1, "does not follow the workspace's lints");
+        }
+        for (dependency, (line, text)) in manifest.dependencies() {
+            if shared.contains_key(&dependency) && !text.contains("workspace = true") {
+                faults.add(&manifest.path, line, &format!("has a version of {dependency} of its own"));
+            }
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn rooms_import_only_lower_rooms() {
+    let mut faults = Faults::new(
+        "imports go down (ROOMS): move what is shared to the lower room, or let the upper one pass it in",
+    );
+    let floor = |room: &str| ROOMS.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor);
+    for file in sources().iter().filter(|file| file.path.starts_with("server/src/")) {
+        let room = file.path["server/src/".len()..].split(['/', '.']).next().unwrap_or_default();
+        if room == "lib" {
+            continue;
+        }
+        let Some(own) = floor(room) else {
+            faults.add(&file.path, 1, &format!("the room {room} has no floor: add it to ROOMS"));
+            continue;
+        };
+        for (line, named) in modules_named(&file.code) {
+            if named != room && floor(named).is_none_or(|other| other >= own) {
+                faults.add(&file.path, line, &format!("{room} may not name {named}"));
+            }
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn each_library_is_named_in_its_room_only() {
+    let mut faults =
+        Faults::new("let the room that owns the library offer what is needed under a name of ours");
+    for file in sources().iter().filter(|file| !file.is_test()) {
+        for (library, rooms) in ONE_ROOM.iter().filter(|(_, rooms)| !file.lies_in(rooms)) {
+            for line in lines_with_word(&file.code, library) {
+                faults.add(
+                    &file.path,
+                    line,
+                    &format!("names {library}, which belongs to {}", rooms.join(", ")),
+                );
+            }
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn calls_stand_where_they_belong() {
+    let mut faults = Faults::new("see what each line says");
+    for file in sources().iter().filter(|file| file.is_product()) {
+        for call in CALLS.iter().filter(|call| !file.lies_in(call.allowed)) {
+            for word in call.words {
+                for line in lines_with_word(&file.code, word) {
+                    faults.add(&file.path, line, &format!("{word}: {}", call.instead));
+                }
+            }
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn the_pure_crate_is_pure() {
+    let mut faults = Faults::new(
+        "state is computed: pass the time and the choice in, return what is to be done, use ordered maps",
+    );
+    for file in sources().iter().filter(|file| file.path.starts_with("server/state/src/")) {
+        for word in IMPURE {
+            for line in lines_with_word(&file.code, word) {
+                faults.add(&file.path, line, &format!("names {word}"));
+            }
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let mut faults =
+        Faults::new("open the file with `//!`: what this is, why it exists, what it must not know");
+    for file in sources() {
+        if !file.text.starts_with("//! ") {
+            faults.add(&file.path, 1, "does not open with //!");
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn files_are_short_enough_to_read() {
+    let mut faults =
+        Faults::new("look for the second idea in it and give that a file; do not cut in the middle");
+    for file in sources() {
+        let most = if file.is_test() { TEST_FILE_LINES_MAX } else { FILE_LINES_MAX };
+        let lines = file.text.lines().count();
+        if lines > most {
+            faults.add(&file.path, most + 1, &format!("{lines} lines, {most} at the most"));
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn functions_are_short_enough_to_read() {
+    let mut faults =
+        Faults::new("leave the decisions in the function and give each computation one of its own");
+    for file in sources() {
+        for function in functions(&file.code) {
+            if function.lines > FUNCTION_LINES_MAX {
+                let what = format!(
+                    "{} has {} lines, {FUNCTION_LINES_MAX} at the most",
+                    function.name, function.lines
+                );
+                faults.add(&file.path, function.line, &what);
+            }
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn names_say_something() {
+    let mut faults =
+        Faults::new("find the noun that is missing: a drawer is where nobody looks for anything");
+    for file in sources() {
+        let parts = file.path.trim_end_matches(".rs").split('/').map(str::to_owned);
+        for part in parts.filter(|part| DRAWERS.contains(&part.as_str())) {
+            faults.add(&file.path, 1, &format!("lies in, or is called, {part}"));
+        }
+        for (number, line) in numbered(&file.code) {
+            for (keyword, name) in declared(line) {
+                let drawer = keyword == "mod" && DRAWERS.contains(&name);
+                let suffixed = keyword != "mod" && SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
+                if drawer || suffixed {
+                    faults.add(&file.path, number, &format!("{keyword} {name}"));
+                }
+            }
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Put together here, so that this file does not find itself.
+    let words = [["TO", "DO"], ["FIX", "ME"], ["XX", "X"], ["unimplemented", "!"], ["to", "do!"]]
+        .map(|parts| parts.concat());
+    let mut faults = Faults::new("do it now, or leave it out and say so in CHANGELOG or README");
+    for file in sources() {
+        for word in &words {
+            for line in lines_with_word(&file.text, word) {
+                faults.add(&file.path, line, word);
+            }
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn readme_shows_the_tree_as_it_is() {
+    let mut faults = Faults::new("bring the tree in README.md up to date: name, then what it is");
+    let readme = read("README.md");
+    let shown = tree(&readme);
+    for (path, line) in &shown {
+        let (there, folder) = (root().join(path), path.ends_with('/'));
+        if there.is_dir() != folder || !there.exists() {
+            faults.add("README.md", *line, &format!("shows {path}, which is not there"));
+        }
+    }
+    for folder in ["", "proto/", "server/", "server/src/"] {
+        for name in entries(folder) {
+            let path = format!("{folder}{name}");
+            if !shown.contains_key(&path) {
+                faults.add("README.md", 1, &format!("does not show {path}"));
+            }
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn readme_lists_the_flags_as_they_are() {
+    let mut faults = Faults::new("bring the section \"Flags\" of README.md up to date");
+    let readme = read("README.md");
+    for (heading, flags) in flags_by_heading() {
+        let shown = flags_under(&readme, heading);
+        for flag in flags.difference(&shown) {
+            faults.add("README.md", 1, &format!("\"{heading}\" lacks `--{flag}`"));
+        }
+        for flag in shown.difference(&flags) {
+            faults.add("README.md", 1, &format!("\"{heading}\" has `--{flag}`, which does not belong there"));
+        }
+    }
+    for (flag, default) in defaults() {
+        let row = numbered(&readme).find(|(_, line)| line.starts_with(&format!("| `--{flag}` |")));
+        if let Some((line, row)) = row
+            && !row.contains(&format!("| {default} |"))
+        {
+            faults.add("README.md", line, &format!("--{flag} has another default: {default}"));
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn documents_name_files_that_exist() {
+    let mut faults =
+        Faults::new("a document that nobody checks becomes a lie: name the file as it is called now");
+    for document in ["README.md", "server/ARCHITECTURE.md"] {
+        let text = read(document);
+        for (line, path) in paths_named(&text) {
+            let bases = ["", "server/", "server/src/", "server/disk/src/", "server/state/src/"];
+            if !bases.iter().any(|base| root().join(base).join(path).exists()) {
+                faults.add(document, line, &format!("{path} does not exist"));
+            }
+        }
+    }
+    faults.none();
+}
