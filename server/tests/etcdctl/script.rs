@@ -6,9 +6,9 @@
 //! | text               a line of input for the command above it
 //! |repeat 3 put k{i}   the same line several times, {i} counting from 0
 //! |fill 1000           one line of so many x
-//! >2 watch a --rev=1   run until it has printed two lines, then press ctrl-C
+//! >2 watch a --rev=1   run until it has printed two lines, then ask it to stop
 //! & w 1 elect e v      start under the name w, wait for one line, go on while it runs
-//! ! w 3                wait until w has printed three lines in all, press ctrl-C, and look at what it said
+//! ! w 3                wait until w has printed three lines in all, ask it to stop, and look at what it said
 //! ^ w                  wait until w ends of itself, and look at what it said
 //! @ R                  remember the store's revision as {R}; {R+2} is two more
 //! $ L                  remember the first id that the last command printed as {L}

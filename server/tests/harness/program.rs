@@ -74,11 +74,11 @@ impl Program {
         self.ended(bound)
     }
 
-    /// Asks it to stop as ctrl-C does, then waits for its end.
+    /// Asks it to stop, then waits for its end. By SIGTERM: SIGINT is ignored by all that a background job starts.
     pub fn interrupt(mut self, bound: Duration) -> Finished {
         // Once it has been seen to end, its number may be somebody else's.
         if self.child.try_wait().expect("our own child").is_none() {
-            kill_process(Pid::from_child(&self.child), Signal::INT).expect("our own child, not yet reaped");
+            kill_process(Pid::from_child(&self.child), Signal::TERM).expect("our own child, not yet reaped");
         }
         let finished = self.ended(bound);
         self.stdin = None;
