@@ -8,18 +8,21 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tenure_proto::etcdserverpb::compare::TargetUnion;
 use tenure_proto::etcdserverpb::request_op::Request;
+use tenure_proto::etcdserverpb::watch_create_request::FilterType;
 use tenure_proto::etcdserverpb::watch_request::RequestUnion;
 use tenure_proto::etcdserverpb::{
-    LeaseGrantRequest, LeaseRevokeRequest, RangeRequest, TxnRequest, WatchCreateRequest, WatchRequest,
+    DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, TxnRequest,
+    WatchCreateRequest, WatchRequest, WatchResponse,
 };
 use tenure_proto::internal::command::Wish;
+use tenure_proto::mvccpb::Event;
 use tenure_state::check;
 
 use crate::commands;
-use crate::harness::{Launch, NEW, Server, long, seed};
+use crate::harness::{Launch, NEW, long, seed};
 use crate::remote::Remote;
 use crate::script::{InMemory, Peer, show};
-use crate::{ANSWER_BOUND, at_once};
+use crate::{ANSWER_BOUND, at_once, start};
 
 const SERVERS: u64 = 6;
 /// No lease runs out while the test lasts.
@@ -42,7 +45,7 @@ fn compare_with(program: &Path) {
     let seeds: Vec<u64> = (0..SERVERS).map(|n| seed.wrapping_add(n)).collect();
     let commands = if long() { 3_000 } else { 400 };
     let differences = at_once(&seeds, |runtime, seed| {
-        let server = Server::start_program(program.to_path_buf());
+        let server = start(program);
         let remote = runtime.block_on(Remote::connect(server.endpoint(), ANSWER_BOUND));
         Conversation::new(remote).first_difference(*seed, commands)
     });
@@ -70,6 +73,12 @@ impl Conversation {
         let mut chance = TestRunner::new_with_rng(Config::default(), rng);
         let (commands, ranges) = (commands::well_formed(), commands::ranges());
 
+        for (_, create) in live() {
+            let difference = self.watch(create);
+            if difference.is_some() {
+                return difference;
+            }
+        }
         let mut asked = 0;
         while asked < commands_max {
             let behind = (self.revision - REVISIONS).max(0);
@@ -88,7 +97,35 @@ impl Conversation {
             }
         }
         let from = self.compacted + 1;
-        self.both("history", &from, |peer| history(peer, from))
+        let difference = self.both("history", &from, |peer| history(peer, from));
+        difference.or_else(|| self.lived())
+    }
+
+    fn watch(&mut self, create: WatchCreateRequest) -> Option<String> {
+        let stream = format!("{create:?}");
+        self.both("a watch", &create, |peer| {
+            peer.send(
+                &stream,
+                WatchRequest { request_union: Some(RequestUnion::CreateRequest(create.clone())) },
+            );
+            show::watch(&peer.receive(&stream, 1), 1)
+        })
+    }
+
+    /// What watchers were told that were there all the time.
+    fn lived(&mut self) -> Option<String> {
+        // A last put and a last deletion, so that each watcher has something to wait for.
+        let (key, range_end) = (Bytes::from_static(b"b"), Bytes::new());
+        let put = PutRequest { key: key.clone(), ..Default::default() };
+        let delete = DeleteRangeRequest { key, range_end, prev_kv: false };
+        let ended = self.ask(&Wish::Put(put)).or_else(|| self.ask(&Wish::DeleteRange(delete)));
+        let last = self.revision;
+        ended.or_else(|| {
+            live().into_iter().find_map(|(before_last, create)| {
+                let stream = format!("{create:?}");
+                self.both("live", &create, |peer| events_up_to(peer, &stream, last - before_last))
+            })
+        })
     }
 
     fn ask(&mut self, wish: &Wish) -> Option<String> {
@@ -121,6 +158,32 @@ impl Conversation {
         let (ours, theirs) = (ask(&mut self.core), ask(&mut self.server));
         (ours != theirs).then(|| format!("{what}, {request:?}\n- {ours}\n+ {theirs}"))
     }
+}
+
+/// Watchers, and how long before the last revision each has something to be told.
+fn live() -> [(i64, WatchCreateRequest); 3] {
+    let everything = || WatchCreateRequest { range_end: Bytes::from_static(&[0]), ..Default::default() };
+    let some = WatchCreateRequest {
+        key: Bytes::from_static(b"ab"),
+        range_end: Bytes::from_static(b"c"),
+        filters: vec![FilterType::Nodelete as i32],
+        ..Default::default()
+    };
+    let deletions = WatchCreateRequest { filters: vec![FilterType::Noput as i32], ..everything() };
+    [(0, everything()), (1, some), (0, deletions)]
+}
+
+/// How many of them come at once is the server's choice; which and in what order is not.
+fn events_up_to(peer: &mut dyn Peer, stream: &str, last: i64) -> String {
+    let mut events = Vec::new();
+    while events.last().and_then(|event: &Event| event.kv.as_ref()).is_none_or(|kv| kv.mod_revision < last) {
+        let said = peer.receive(stream, 1);
+        if said.is_empty() {
+            break;
+        }
+        events.extend(said.into_iter().flat_map(|response| response.events));
+    }
+    show::watch(&[WatchResponse { events, ..Default::default() }], 1)
 }
 
 /// Everything that a watcher of the last changes is told. Behind the floor: there 3.5.1 has lost deletions, and what was
