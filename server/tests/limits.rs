@@ -67,21 +67,6 @@ async fn a_request_that_is_too_large_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_deadline_that_passes_is_said_in_etcds_words() {
-    let server = start_with(&[]);
-    let mut kv = connect(&server).await;
-    for number in 0..2_000 {
-        kv.put(put(&format!("key{number}"), 1)).await.unwrap();
-    }
-    // Of a compaction that waits for the sweep one can be sure that it takes longer than a hundred microseconds.
-    let revision = revision(&mut kv).await;
-    let mut compact = tonic::Request::new(CompactionRequest { revision, physical: true });
-    compact.metadata_mut().insert("grpc-timeout", "100u".parse().unwrap());
-    let refused = kv.compact(compact).await.unwrap_err();
-    assert_eq!(said(&refused), (Code::DeadlineExceeded, "context deadline exceeded"));
-}
-
-#[tokio::test]
 async fn a_txn_may_have_128_operations_or_what_the_flag_says() {
     let txn = |count| TxnRequest { success: operations(count), ..Default::default() };
     let server = start_with(&[]);

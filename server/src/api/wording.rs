@@ -120,6 +120,33 @@ mod tests {
         assert_eq!(too_large(Status::out_of_range("another").into_http::<Body>().headers()), None);
     }
 
+    struct Silent;
+
+    impl Service<Request<Body>> for Silent {
+        type Response = Response<Body>;
+        type Error = std::convert::Infallible;
+        type Future = std::future::Pending<Result<Response<Body>, Self::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            std::future::pending()
+        }
+    }
+
+    /// Not asked of a whole server: a client library has a timer of its own for the deadline it sends, and whose answer
+    /// comes first is then a matter of luck.
+    #[tokio::test]
+    async fn a_deadline_that_passes_is_said_in_etcds_words() {
+        let mut worded = WordingLayer { message_bytes_max: 1 }.layer(Silent);
+        let request = Request::builder().header("grpc-timeout", "100u").body(Body::empty());
+        let response = worded.call(request.expect("it is well-formed")).await.expect("it cannot fail");
+        let status = Status::from_header_map(response.headers()).expect("it is refused");
+        assert_eq!((status.code(), status.message()), (Code::DeadlineExceeded, "context deadline exceeded"));
+    }
+
     #[test]
     fn a_deadline_has_a_unit_and_eight_digits_at_the_most() {
         assert_eq!(asked("5S"), Some(Duration::from_secs(5)));
