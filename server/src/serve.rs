@@ -15,7 +15,7 @@ use tonic::transport::Server;
 
 use crate::authority::Mended;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{AutoCompaction, Config, ListenUrl};
+use crate::config::{AutoCompaction, ClusterState, Config, ListenUrl};
 use crate::data_dir::{DataDir, Identity};
 use crate::node::{Node, Pace, Retention, Settings};
 use crate::{api, data_dir};
@@ -49,6 +49,11 @@ pub enum Error {
         "--initial-cluster names {0} members, but this version runs clusters of one; name only this member"
     )]
     OneMember(usize),
+    #[error(
+        "--initial-cluster-state=existing asks to join a cluster, which this version cannot; give `new` to found one, or the \
+         --data-dir of a member that has data"
+    )]
+    CannotJoin,
     #[error("{0}")]
     Node(#[from] crate::node::StartError),
     #[error("cannot wait for signals: {0}")]
@@ -132,6 +137,9 @@ async fn start(config: &Config, disk: Arc<Files>, data_dir: &DataDir) -> Result<
         }
         None => {
             let bootstrap = config.bootstrap()?;
+            if bootstrap.state == ClusterState::Existing {
+                return Err(Error::CannotJoin);
+            }
             if bootstrap.members.len() > 1 {
                 return Err(Error::OneMember(bootstrap.members.len()));
             }

@@ -91,6 +91,12 @@ fn a_name_that_the_initial_cluster_does_not_have() {
 }
 
 #[test]
+fn a_cluster_to_join_where_there_is_none() {
+    let (_home, launch) = sound();
+    refused(&run_with(&launch, "--initial-cluster-state", "existing"), &["existing"]);
+}
+
+#[test]
 fn an_election_timeout_below_five_heartbeats() {
     let (_home, launch) = sound();
     refused(&run_with(&launch, "--election-timeout", "400"), &["election-timeout", "400"]);

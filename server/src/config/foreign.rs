@@ -55,7 +55,7 @@ const FOREIGN: &[(&str, Kind, Treatment)] = &[
     ),
     ("socket-reuse-port", Boolean, Ignored("ports are not shared between processes")),
     ("socket-reuse-address", Boolean, Ignored("listeners always reuse addresses in TIME_WAIT")),
-    ("enable-grpc-gateway", Boolean, Ignored("the JSON gateway is part of the client port")),
+    ("enable-grpc-gateway", Boolean, Ignored("this version has no JSON gateway")),
     ("raft-read-timeout", Value, Ignored("calls between members end with the election timeout")),
     ("raft-write-timeout", Value, Ignored("calls between members end with the election timeout")),
     ("feature-gates", Value, FeatureGates),
@@ -114,7 +114,7 @@ const FOREIGN: &[(&str, Kind, Treatment)] = &[
     ),
     // Monitoring, logging, tracing.
     ("enable-pprof", Boolean, Ignored("there is no pprof endpoint")),
-    ("metrics", Value, Ignored("all metrics are always served")),
+    ("metrics", Value, Ignored("this version serves no metrics")),
     ("enable-log-rotation", Boolean, Ignored("log files are not rotated here; use logrotate or the journal")),
     (
         "log-rotation-config-json",
