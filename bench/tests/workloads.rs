@@ -178,7 +178,7 @@ fn server_command() -> String {
 #[tokio::test]
 async fn compare_measures_both_sides_in_every_round() {
     let mut compare =
-        bench("compare --workloads put,watch --clients 4 --rounds 2 --duration 100ms --warmup 10ms", "");
+        bench("compare --workloads put,watch --clients 4 --rounds 2 --duration 2s --warmup 10ms", "");
     let command = server_command();
     compare
         .args(["--a", &command, "--b", &command, "--name-a", "one", "--name-b", "two", "--json", "--quiet"]);
