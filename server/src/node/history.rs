@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use tenure_proto::mvccpb::KeyValue;
-use tenure_state::{Change, Event, Fatal, Interval, Place, Previous, Revision};
+use tenure_state::{Change, Event, Fatal, Interval, Place, Revision};
 
 use crate::raft::View;
 
@@ -54,9 +54,8 @@ fn event(view: &View, interval: &Interval, place: Place, record: &Bytes) -> Resu
     if !interval.contains(&kv.key) {
         return Ok(None);
     }
-    let machine = view.machine();
-    let before = machine.index().get(&kv.key).and_then(|history| history.at(Revision(place.main - 1)));
-    let previous = before.map_or(Previous::Nothing, Previous::At);
+    let begins = !place.tombstone && kv.version == 1;
+    let previous = view.machine().previous(&kv.key, place.main, begins);
     // A copy: the bytes are part of a whole block, which must not stay in memory for them.
     let record = Bytes::copy_from_slice(record);
     Ok(Some(Event { place, key: (&kv.key[..]).into(), record, previous }))
