@@ -19,10 +19,6 @@ const MESSAGES: [(&str, &str); 7] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = sources::compile(Path::new(".."))?;
-    let out = std::env::var("OUT_DIR")?;
-    // A package without services generates nothing, and its module must still find a file to include.
-    std::fs::write(Path::new(&out).join("tenure.internal.rs"), "")?;
-
     let mut builder = tonic_prost_build::configure();
     for (package, module) in MESSAGES {
         builder = builder.extern_path(package, module);
