@@ -7,6 +7,8 @@ pub mod config;
 pub mod data_dir;
 pub mod ids;
 pub mod logging;
+pub mod net;
 pub mod node;
+pub mod peers;
 pub mod raft;
 pub mod serve;

@@ -17,7 +17,9 @@ use crate::authority::Mended;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AutoCompaction, ClusterState, Config, ListenUrl};
 use crate::data_dir::{DataDir, Identity};
+use crate::net::Tcp;
 use crate::node::{Node, Pace, Retention, Settings};
+use crate::peers::Peers;
 use crate::{api, data_dir};
 
 /// How long requests under way may take to end once the member is told to stop.
@@ -191,7 +193,8 @@ async fn start(config: &Config, disk: Arc<Files>, data_dir: &DataDir) -> Result<
         watch_progress_interval: config.watch_progress_notify_interval,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    Ok((Node::start(settings, clock, wal, store).await?, identity))
+    let peers = Peers::new(identity.cluster, identity.member, Arc::new(Tcp), config.raft.election_timeout);
+    Ok((Node::start(settings, clock, peers, wal, store).await?, identity))
 }
 
 /// Says in the log what the write-ahead log's threads have to say.

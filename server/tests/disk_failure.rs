@@ -14,8 +14,10 @@ use tenure_proto::etcdserverpb::{PutRequest, RangeRequest};
 use tenure_proto::internal::Command;
 use tenure_proto::internal::command::Wish;
 use tenured::clock::SystemClock;
-use tenured::ids::MemberId;
+use tenured::ids::{ClusterId, MemberId};
+use tenured::net::Tcp;
 use tenured::node::{Error, Node, Pace, Retention, Settings};
+use tenured::peers::Peers;
 use tenured::raft::Unavailable;
 
 const MEMBER: MemberId = MemberId(7);
@@ -45,7 +47,8 @@ async fn start(disk: &FakeDisk, dir: &Path) -> Node {
         WalOptions { segment_bytes: 1 << 16, first_segment_bytes: 1 << 14, ..WalOptions::default() };
     let wal = Wal::open(Arc::new(disk.clone()), Path::new("/log"), options).unwrap();
     let store = Store::open(&dir.join("state"), StoreOptions::default()).unwrap();
-    let node = Node::start(settings(), Arc::new(SystemClock::start()), wal, store).await.unwrap();
+    let peers = Peers::new(ClusterId(1), MEMBER, Arc::new(Tcp), Duration::from_secs(1));
+    let node = Node::start(settings(), Arc::new(SystemClock::start()), peers, wal, store).await.unwrap();
     node.ready(MEMBER).await.unwrap();
     node
 }

@@ -53,8 +53,10 @@ const ROOMS: &[(&str, u8)] = &[
     ("clock", 1),
     ("ids", 1),
     ("logging", 1),
+    ("net", 1),
     ("config", 2),
     ("data_dir", 3),
+    ("peers", 3),
     ("raft", 4),
     ("node", 5),
     ("api", 6),
@@ -66,7 +68,19 @@ const ROOMS: &[(&str, u8)] = &[
 const ONE_ROOM: &[(&str, &[&str])] = &[
     ("openraft", &["server/src/raft/"]),
     ("fjall", &["server/disk/src/store/"]),
-    ("tonic", &["server/src/api/", "server/src/authority", "server/src/serve.rs", "proto/grpc/", "bench/"]),
+    (
+        "tonic",
+        &[
+            "server/src/api/",
+            "server/src/authority",
+            "server/src/node/forwarding",
+            "server/src/peers.rs",
+            "server/src/raft/network",
+            "server/src/serve.rs",
+            "proto/grpc/",
+            "bench/",
+        ],
+    ),
     ("rand", &["server/src/ids.rs", "bench/"]),
 ];
 

@@ -46,6 +46,7 @@ pub use writer::{Limits, Writer, Written};
 
 use crate::clock::Clock;
 use crate::ids::{LeaseIds, MemberId};
+use crate::peers::Peers;
 use crate::raft::{self, Consensus, Outlet};
 use compactor::Compactor;
 use leases::Counting;
@@ -122,6 +123,7 @@ impl Node {
     pub async fn start(
         settings: Settings,
         clock: Arc<dyn Clock>,
+        peers: Peers,
         wal: Wal,
         store: Store,
     ) -> Result<Node, StartError> {
@@ -141,8 +143,9 @@ impl Node {
             pre_vote: settings.pre_vote,
             record_bytes_max: settings.record_bytes_max,
         };
-        let consensus =
-            Consensus::start(options, wal, view.clone(), Arc::new(outlets)).await.map_err(StartError::new)?;
+        let consensus = Consensus::start(options, wal, view.clone(), Arc::new(outlets), peers)
+            .await
+            .map_err(StartError::new)?;
         consensus.found(settings.founders.clone()).await.map_err(StartError::new)?;
         consensus.recover().await.map_err(StartError::new)?;
 

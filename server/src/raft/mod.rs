@@ -42,6 +42,7 @@ pub use snapshot::load;
 pub use types::{Held, Proposal, Reply};
 pub use view::View;
 
+use crate::peers::Peers;
 use apply::StateMachine;
 use types::{Peer, TypeConfig, Waiting};
 
@@ -114,12 +115,15 @@ impl Consensus {
         wal: Wal,
         view: Arc<View>,
         outlet: Arc<dyn Outlet>,
+        peers: Peers,
     ) -> Result<Consensus, StartError> {
         let config = config(&options)?;
         check_agreement(&wal, &view)?;
         let machine = StateMachine::new(view, outlet, options.record_bytes_max).map_err(StartError::new)?;
         let heavy_log = machine.heavy_log();
-        let raft = Raft::new(options.member, config, network::Network, log::Log::new(wal), machine).await;
+        let raft =
+            Raft::new(options.member, config, network::Network::new(peers), log::Log::new(wal), machine)
+                .await;
         let raft = raft.map_err(StartError::new)?;
         let leadership = follow_leadership(&raft, options.member);
         let consensus = Consensus { raft, leadership };

@@ -12,9 +12,18 @@ use tenure_disk::store::Snapshot as StoreSnapshot;
 
 use super::snapshot::Snapshot;
 use super::types::{Peer, TypeConfig, Vote};
+use crate::peers::Peers;
 
 /// Makes connections to peers.
-pub struct Network;
+pub struct Network {
+    peers: Peers,
+}
+
+impl Network {
+    pub fn new(peers: Peers) -> Network {
+        Network { peers }
+    }
+}
 
 /// One peer.
 pub struct Connection {
@@ -30,7 +39,8 @@ impl Connection {
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Connection;
 
-    async fn new_client(&mut self, target: u64, _node: &Peer) -> Connection {
+    async fn new_client(&mut self, target: u64, node: &Peer) -> Connection {
+        self.peers.learn(target, &node.peer_urls);
         Connection { target }
     }
 }
