@@ -1,12 +1,12 @@
 //! The member's directory: held by one process, and marked with whose it is. A directory of another program, cluster or
-//! format is refused before anything in it is touched.
+//! format is refused before anything in it is touched. It knows files, not how a member comes to its identity.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use tenure_disk::{DirLock, Disk};
 
-use crate::config::Bootstrap;
 use crate::ids::{ClusterId, MemberId};
 
 const IDENTITY: &str = "IDENTITY";
@@ -14,13 +14,38 @@ const FORMAT: u32 = 1;
 /// What `--initial-cluster-token` is when nobody gave one.
 const DEFAULT_TOKEN: &str = "etcd-cluster";
 
-/// Whose directory it is: founded once, never changed.
+/// Whose directory it is: decided once, before anything else is in it, and never changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub cluster: ClusterId,
     pub member: MemberId,
-    /// `--initial-cluster-token` when it was founded.
+    /// The cluster's token: `--initial-cluster-token` when it was founded.
     pub token: String,
+    pub origin: Origin,
+    /// Peer URLs of the members that were named at the beginning, this one among them. Kept so that what a crash
+    /// interrupted can be repeated, whatever the flags say by then.
+    pub first_members: BTreeMap<u64, Vec<String>>,
+}
+
+/// How the member came into its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was there from the start: its log begins with the first members.
+    Founded,
+    /// It was added: its log comes from the others, and it never begins one by itself.
+    Joined,
+}
+
+impl Identity {
+    /// Whether a token that was given on the command line may be this cluster's.
+    pub fn accepts(&self, token: &str) -> bool {
+        token_fits(token, &self.token)
+    }
+}
+
+/// Whether `given` may mean the cluster of that token: a flag that nobody gave says nothing.
+pub fn token_fits(given: &str, token: &str) -> bool {
+    given == DEFAULT_TOKEN || given == token
 }
 
 /// A directory that this process holds.
@@ -78,7 +103,7 @@ impl DataDir {
     /// Only a token that was given, and that speaks of another cluster, is held against it.
     pub fn identity(&self, token: &str) -> Result<Option<Identity>, Error> {
         let Some(identity) = &self.identity else { return Ok(None) };
-        if token != DEFAULT_TOKEN && token != identity.token {
+        if !identity.accepts(token) {
             let (found, asked) = (identity.token.clone(), token.to_owned());
             return Err(Error::AnotherCluster { path: self.path.clone(), found, asked });
         }
@@ -86,18 +111,12 @@ impl DataDir {
     }
 
     /// Marks a new directory as this member's, durably.
-    pub fn claim(&self, disk: &dyn Disk, bootstrap: &Bootstrap, own_name: &str) -> Result<Identity, Error> {
-        let member = *bootstrap
-            .member_ids()
-            .get(own_name)
-            .expect("the bootstrap names this member, config checked it");
-        let identity = Identity { cluster: bootstrap.cluster_id(), member, token: bootstrap.token.clone() };
-        self.write(disk, &identity).map_err(|source| Error::Io {
+    pub fn claim(&self, disk: &dyn Disk, identity: &Identity) -> Result<(), Error> {
+        self.write(disk, identity).map_err(|source| Error::Io {
             attempt: "write the identity in",
             path: self.path.clone(),
             source,
-        })?;
-        Ok(identity)
+        })
     }
 
     pub fn state_dir(&self) -> PathBuf {
@@ -111,13 +130,25 @@ impl DataDir {
     fn write(&self, disk: &dyn Disk, identity: &Identity) -> io::Result<()> {
         let new = self.path.join("IDENTITY.new");
         let file = disk.create(&new)?;
-        let Identity { cluster, member, token } = identity;
-        let text = format!("tenure {FORMAT}\ncluster {cluster}\nmember {member}\ntoken {token}\n");
-        file.write_all_at(text.as_bytes(), 0)?;
+        file.write_all_at(text(identity).as_bytes(), 0)?;
         file.sync_data()?;
         disk.rename(&new, &self.path.join(IDENTITY))?;
         disk.sync_dir(&self.path)
     }
+}
+
+fn text(identity: &Identity) -> String {
+    let Identity { cluster, member, token, origin, first_members } = identity;
+    let origin = match origin {
+        Origin::Founded => "founded",
+        Origin::Joined => "joined",
+    };
+    let mut text =
+        format!("tenure {FORMAT}\ncluster {cluster}\nmember {member}\ntoken {token}\norigin {origin}\n");
+    for (id, peer_urls) in first_members {
+        text += &format!("with {id:x} {}\n", peer_urls.join(","));
+    }
+    text
 }
 
 fn parse(path: &Path, text: &str) -> Result<Identity, Error> {
@@ -134,5 +165,65 @@ fn parse(path: &Path, text: &str) -> Result<Identity, Error> {
     let mut id =
         |name: &str| field(name).and_then(|hex| u64::from_str_radix(&hex, 16).ok()).ok_or_else(damaged);
     let (cluster, member) = (ClusterId(id("cluster")?), MemberId(id("member")?));
-    Ok(Identity { cluster, member, token: field("token").ok_or_else(damaged)? })
+    let token = field("token").ok_or_else(damaged)?;
+    let origin = match field("origin").as_deref() {
+        Some("founded") => Origin::Founded,
+        Some("joined") => Origin::Joined,
+        _ => return Err(damaged()),
+    };
+    let first_members = lines.map(first_member).collect::<Option<_>>().ok_or_else(damaged)?;
+    Ok(Identity { cluster, member, token, origin, first_members })
+}
+
+fn first_member(line: &str) -> Option<(u64, Vec<String>)> {
+    let (id, peer_urls) = line.strip_prefix("with ")?.split_once(' ')?;
+    let peer_urls = peer_urls.split(',').map(str::to_owned).collect();
+    Some((u64::from_str_radix(id, 16).ok()?, peer_urls))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tenure_disk::Files;
+
+    use super::*;
+
+    fn identity(origin: Origin) -> Identity {
+        let urls = |port| vec![format!("http://10.0.0.1:{port}"), format!("http://[::1]:{port}")];
+        Identity {
+            cluster: ClusterId(0xc1),
+            member: MemberId(2),
+            token: "a token, with words".to_owned(),
+            origin,
+            first_members: BTreeMap::from([(2, urls(1)), (u64::MAX, urls(2))]),
+        }
+    }
+
+    #[test]
+    fn an_identity_is_read_back_as_it_was_written() {
+        for origin in [Origin::Founded, Origin::Joined] {
+            let home = tempfile::tempdir().unwrap();
+            let path = home.path().join("data");
+            let dir = DataDir::open(&Files, &path).unwrap();
+            assert_eq!(dir.identity("etcd-cluster").unwrap(), None);
+            dir.claim(&Files, &identity(origin)).unwrap();
+            drop(dir);
+            let again = DataDir::open(&Files, &path).unwrap();
+            assert_eq!(again.identity("etcd-cluster").unwrap(), Some(identity(origin)));
+            assert!(matches!(again.identity("another"), Err(Error::AnotherCluster { .. })));
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_identity_is_not_guessed_at() {
+        let whole = text(&identity(Origin::Joined));
+        let path = Path::new("IDENTITY");
+        assert!(parse(path, &whole).is_ok());
+        for (cut, _) in whole.char_indices().filter(|(at, _)| *at < whole.find("with").unwrap()) {
+            assert!(parse(path, &whole[..cut]).is_err(), "{:?}", &whole[..cut]);
+        }
+        assert!(parse(path, &whole.replace("joined", "guessed")).is_err());
+        assert!(parse(path, &(whole + "something else\n")).is_err());
+    }
 }

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod data_dir;
 pub mod ids;
+pub mod joining;
 pub mod logging;
 pub mod net;
 pub mod node;

@@ -102,7 +102,10 @@ impl Peers {
         if let Some(channel) = entry.channels.get(&lane) {
             return Some(channel.clone());
         }
-        let channel = connect(&self.book, &entry.peer_urls, lane);
+        let Book { net, patience, .. } = &*self.book;
+        let urls = Arc::new(entry.peer_urls.clone());
+        let window = if lane == Lane::Entries { ENTRIES_WINDOW } else { WINDOW };
+        let channel = connect(Dialer { net: net.clone(), urls, patience: *patience }, window);
         entry.channels.insert(lane, channel.clone());
         Some(channel)
     }
@@ -145,15 +148,17 @@ fn hexadecimal(id: u64) -> MetadataValue<Ascii> {
     MetadataValue::try_from(format!("{id:x}")).expect("hexadecimal digits are visible letters")
 }
 
-fn connect(book: &Book, peer_urls: &[String], lane: Lane) -> Channel {
-    let window = if lane == Lane::Entries { ENTRIES_WINDOW } else { WINDOW };
-    let dialer =
-        Dialer { net: book.net.clone(), urls: Arc::new(peer_urls.to_vec()), patience: book.patience };
+/// A connection to whoever listens there, for a member that does not know its cluster yet.
+pub fn connect_to_stranger(net: Arc<dyn Net>, peer_urls: &[String], patience: Duration) -> Channel {
+    connect(Dialer { net, urls: Arc::new(peer_urls.to_vec()), patience }, WINDOW)
+}
+
+fn connect(dialer: Dialer, window: u32) -> Channel {
     // The URI only fills in the requests' authority; the dialer knows the addresses.
     Endpoint::from_static("http://peer.tenure")
-        .connect_timeout(book.patience)
-        .http2_keep_alive_interval(book.patience)
-        .keep_alive_timeout(book.patience)
+        .connect_timeout(dialer.patience)
+        .http2_keep_alive_interval(dialer.patience)
+        .keep_alive_timeout(dialer.patience)
         .keep_alive_while_idle(true)
         .initial_connection_window_size(window)
         .initial_stream_window_size(window)

@@ -15,12 +15,12 @@ use tonic::transport::Server;
 
 use crate::authority::Mended;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{AutoCompaction, ClusterState, Config, ListenUrl};
-use crate::data_dir::{DataDir, Identity};
-use crate::net::Tcp;
+use crate::config::{AutoCompaction, Config, ListenUrl};
+use crate::data_dir::{DataDir, Identity, Origin};
+use crate::net::{Net, Tcp};
 use crate::node::{Node, Pace, Retention, Settings};
 use crate::peers::Peers;
-use crate::{api, data_dir};
+use crate::{api, data_dir, joining};
 
 /// How long requests under way may take to end once the member is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -47,15 +47,8 @@ pub enum Error {
     Store(#[from] tenure_disk::store::OpenError),
     #[error("cannot listen on {address}: {source}; is another server running there? choose another --{flag}")]
     Listen { address: SocketAddr, flag: &'static str, source: std::io::Error },
-    #[error(
-        "--initial-cluster names {0} members, but this version runs clusters of one; name only this member"
-    )]
-    OneMember(usize),
-    #[error(
-        "--initial-cluster-state=existing asks to join a cluster, which this version cannot; give `new` to found one, or the \
-         --data-dir of a member that has data"
-    )]
-    CannotJoin,
+    #[error(transparent)]
+    Joining(#[from] joining::Error),
     #[error("{0}")]
     Node(#[from] crate::node::StartError),
     #[error("cannot wait for signals: {0}")]
@@ -66,11 +59,16 @@ pub enum Error {
 
 /// Serves until SIGTERM or SIGINT; returns once all is in good order on disk.
 pub async fn run(config: Config) -> Result<(), Error> {
+    let disk = Arc::new(Files);
+    let net: Arc<dyn Net> = Arc::new(Tcp);
+    let data_dir = DataDir::open(&*disk, &config.data_dir)?;
+    let (identity, new) = identity(&config, &data_dir, &net).await?;
     let listeners = listen(&config.listen.client, "listen-client-urls").await?;
     let peer_listeners = listen(&config.listen.peer, "listen-peer-urls").await?;
-    let disk = Arc::new(Files);
-    let data_dir = DataDir::open(&*disk, &config.data_dir)?;
-    let (node, identity) = start(&config, disk, &data_dir).await?;
+    if new {
+        data_dir.claim(&*disk, &identity)?;
+    }
+    let node = start(&config, disk, &data_dir, &identity, net).await?;
     node.ready(identity.member).await?;
 
     let (stop, stopping) = watch::channel(false);
@@ -128,31 +126,27 @@ async fn hang_up(listener: TcpListener) {
     }
 }
 
-/// Opens what is on disk and starts the node on it.
-async fn start(config: &Config, disk: Arc<Files>, data_dir: &DataDir) -> Result<(Node, Identity), Error> {
-    let (identity, founders) = match data_dir.identity(config.initial_cluster_token())? {
-        Some(identity) => {
-            // A crash may have come between the claim and the founding.
-            let own_urls = config.initial_advertise_peer_urls().iter().map(ToString::to_string).collect();
-            let founders = BTreeMap::from([(identity.member.0, own_urls)]);
-            (identity, founders)
-        }
-        None => {
-            let bootstrap = config.bootstrap()?;
-            if bootstrap.state == ClusterState::Existing {
-                return Err(Error::CannotJoin);
-            }
-            if bootstrap.members.len() > 1 {
-                return Err(Error::OneMember(bootstrap.members.len()));
-            }
-            let urls = bootstrap.members.iter().map(|(name, urls)| {
-                let id = bootstrap.member_ids()[name.as_str()];
-                (id.0, urls.iter().map(ToString::to_string).collect())
-            });
-            (data_dir.claim(&*disk, &bootstrap, &config.name)?, urls.collect())
-        }
-    };
+/// Who this member is, and whether its directory has yet to be told.
+async fn identity(
+    config: &Config,
+    data_dir: &DataDir,
+    net: &Arc<dyn Net>,
+) -> Result<(Identity, bool), Error> {
+    if let Some(identity) = data_dir.identity(config.initial_cluster_token())? {
+        return Ok((identity, false));
+    }
+    let patience = config.raft.election_timeout;
+    Ok((joining::begin(&config.bootstrap()?, &config.name, net, patience).await?, true))
+}
 
+/// Opens what is on disk and starts the node on it.
+async fn start(
+    config: &Config,
+    disk: Arc<Files>,
+    data_dir: &DataDir,
+    identity: &Identity,
+    net: Arc<dyn Net>,
+) -> Result<Node, Error> {
     let log_dir = config.wal_dir.clone().unwrap_or_else(|| data_dir.log_dir());
     let log_options = WalOptions {
         segment_bytes: config.raft.log_segment_bytes,
@@ -167,12 +161,19 @@ async fn start(config: &Config, disk: Arc<Files>, data_dir: &DataDir) -> Result<
     }
     let store_options = StoreOptions { observer: Arc::new(tell_of_store), ..StoreOptions::default() };
     let store = Store::open(&data_dir.state_dir(), store_options)?;
+    let patience = config.raft.election_timeout;
+    if wal.state().last.is_none() && wal.vote().is_none() && store.applied().is_none() {
+        joining::check_unused(identity, &net, patience).await?;
+    }
 
     let settings = Settings {
         member: identity.member,
         name: config.name.clone(),
         client_urls: config.advertise_client_urls.iter().map(ToString::to_string).collect(),
-        founders,
+        founders: match identity.origin {
+            Origin::Founded => identity.first_members.clone(),
+            Origin::Joined => BTreeMap::new(),
+        },
         heartbeat: config.raft.heartbeat_interval,
         election: config.raft.election_timeout,
         snapshot_entries: config.raft.snapshot_count,
@@ -193,8 +194,8 @@ async fn start(config: &Config, disk: Arc<Files>, data_dir: &DataDir) -> Result<
         watch_progress_interval: config.watch_progress_notify_interval,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let peers = Peers::new(identity.cluster, identity.member, Arc::new(Tcp), config.raft.election_timeout);
-    Ok((Node::start(settings, clock, peers, wal, store).await?, identity))
+    let peers = Peers::new(identity.cluster, identity.member, net, patience);
+    Ok(Node::start(settings, clock, peers, wal, store).await?)
 }
 
 /// Says in the log what the write-ahead log's threads have to say.

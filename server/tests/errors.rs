@@ -93,7 +93,7 @@ fn a_name_that_the_initial_cluster_does_not_have() {
 #[test]
 fn a_cluster_to_join_where_there_is_none() {
     let (_home, launch) = sound();
-    refused(&run_with(&launch, "--initial-cluster-state", "existing"), &["existing"]);
+    refused(&run_with(&launch, "--initial-cluster-state", "existing"), &["cluster info from peer urls"]);
 }
 
 #[test]

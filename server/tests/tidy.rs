@@ -57,11 +57,12 @@ const ROOMS: &[(&str, u8)] = &[
     ("config", 2),
     ("data_dir", 3),
     ("peers", 3),
-    ("raft", 4),
-    ("node", 5),
-    ("api", 6),
-    ("serve", 7),
-    ("main", 8),
+    ("joining", 4),
+    ("raft", 5),
+    ("node", 6),
+    ("api", 7),
+    ("serve", 8),
+    ("main", 9),
 ];
 
 /// A library that is named in one place only, so that it can be replaced there.
@@ -74,6 +75,7 @@ const ONE_ROOM: &[(&str, &[&str])] = &[
             "server/src/api/",
             "server/src/authority",
             "server/src/node/forwarding",
+            "server/src/node/members",
             "server/src/peers.rs",
             "server/src/raft/network",
             "server/src/serve.rs",

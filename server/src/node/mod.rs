@@ -56,7 +56,8 @@ pub struct Settings {
     pub member: MemberId,
     pub name: String,
     pub client_urls: Vec<String>,
-    /// The members a new cluster is founded with; not looked at once there is a log.
+    /// The members a new cluster is founded with; not looked at once there is a log. None: this member was added, and its
+    /// log comes from the others.
     pub founders: std::collections::BTreeMap<u64, Vec<String>>,
     pub heartbeat: Duration,
     pub election: Duration,
@@ -146,7 +147,9 @@ impl Node {
         let consensus = Consensus::start(options, wal, view.clone(), Arc::new(outlets), peers)
             .await
             .map_err(StartError::new)?;
-        consensus.found(settings.founders.clone()).await.map_err(StartError::new)?;
+        if !settings.founders.is_empty() {
+            consensus.found(settings.founders.clone()).await.map_err(StartError::new)?;
+        }
         consensus.recover().await.map_err(StartError::new)?;
 
         let timeout = REQUEST_TIMEOUT + 2 * settings.election;
