@@ -5,6 +5,7 @@ mod authority;
 pub mod clock;
 pub mod config;
 pub mod data_dir;
+mod gathered;
 pub mod ids;
 pub mod joining;
 pub mod logging;

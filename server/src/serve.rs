@@ -17,6 +17,7 @@ use crate::authority::Mended;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AutoCompaction, Config, ListenUrl};
 use crate::data_dir::{DataDir, Identity, Origin};
+use crate::gathered::Gathered;
 use crate::net::{Net, Tcp};
 use crate::node::{Node, Pace, Retention, Settings};
 use crate::peers::Peers;
@@ -234,12 +235,14 @@ fn server(config: &Config) -> Server {
         .http2_keepalive_timeout(config.keepalive.timeout)
 }
 
-fn incoming(listener: TcpListener) -> impl futures::Stream<Item = std::io::Result<Mended<TcpStream>>> {
+fn incoming(
+    listener: TcpListener,
+) -> impl futures::Stream<Item = std::io::Result<Mended<Gathered<TcpStream>>>> {
     futures::stream::unfold((listener, 0), |(listener, mut failures)| async move {
         let connection = accept(&listener, &mut failures).await;
         // If this fails, the caller is gone or waits a moment longer; neither is a reason to turn it away.
         let _ = connection.set_nodelay(true);
-        Some((Ok(Mended::new(connection)), (listener, failures)))
+        Some((Ok(Mended::new(Gathered::new(connection))), (listener, failures)))
     })
 }
 

@@ -51,6 +51,7 @@ const STATE_DEPENDENCIES: &[&str] = &["tenure-proto", "prost", "bytes"];
 const ROOMS: &[(&str, u8)] = &[
     ("authority", 1),
     ("clock", 1),
+    ("gathered", 1),
     ("ids", 1),
     ("logging", 1),
     ("net", 1),
@@ -74,6 +75,7 @@ const ONE_ROOM: &[(&str, &[&str])] = &[
         &[
             "server/src/api/",
             "server/src/authority",
+            "server/src/gathered.rs",
             "server/src/node/forwarding",
             "server/src/node/members",
             "server/src/peers.rs",
