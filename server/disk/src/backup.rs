@@ -1,5 +1,5 @@
-//! A whole state in one stream of bytes, to be kept elsewhere: the format of `snapshot save`. Written while writes go on,
-//! read by restore, which believes nothing that the trailing SHA-256 does not cover.
+//! A whole state in one stream of bytes, to be kept elsewhere: the format of `snapshot save`. Written here while writes go
+//! on; read by `reader`, which believes nothing that it has not checked.
 //!
 //! ```text
 //!   "TENURE BACKUP 1\n"
@@ -11,9 +11,13 @@
 //! A records frame holds many `[place 13][length u32][bytes]`, a meta frame many `[length u32][key][length u32][value]`;
 //! the head holds what the caller wants to say of the whole.
 
+mod reader;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 use tenure_state::{Fatal, Place};
+
+pub use self::reader::{Item, ReadError, Reader, Whole};
 
 use crate::store::Snapshot;
 
@@ -21,6 +25,7 @@ pub const MAGIC: &[u8; 16] = b"TENURE BACKUP 1\n";
 /// Size of the frames that are sent, about.
 const FRAME_BYTES: usize = 64 << 10;
 const ALIGNMENT: u64 = 512;
+const DIGEST_BYTES: usize = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -28,6 +33,10 @@ enum Kind {
     Records = 2,
     Meta = 3,
     End = 4,
+}
+
+impl Kind {
+    const ALL: [Kind; 4] = [Kind::Head, Kind::Records, Kind::Meta, Kind::End];
 }
 
 /// Gives the stream to `send`, piece by piece, until it is whole or `send` says (false) that nobody listens any more.
