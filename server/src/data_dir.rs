@@ -10,6 +10,8 @@ use tenure_disk::{DirLock, Disk};
 use crate::ids::{ClusterId, MemberId};
 
 const IDENTITY: &str = "IDENTITY";
+/// There while a restore fills the directory.
+const UNFINISHED: &str = "RESTORING";
 const FORMAT: u32 = 1;
 /// What `--initial-cluster-token` is when nobody gave one.
 const DEFAULT_TOKEN: &str = "etcd-cluster";
@@ -71,6 +73,10 @@ pub enum Error {
     Format { path: PathBuf, found: String },
     #[error("{} cannot be understood; restore it, or remove the member and add it anew with an empty --data-dir", .0.display())]
     Damaged(PathBuf),
+    #[error("data directory {} holds a restore that did not end; remove the directory and restore again", .0.display())]
+    Unfinished(PathBuf),
+    #[error("{} is not empty; a restore needs a directory of its own: choose another, or remove that one", .0.display())]
+    NotEmpty(PathBuf),
     #[error(
         "data directory {} was founded with --initial-cluster-token {found:?}, not {asked:?}: another cluster's; \
          choose another --data-dir, or give the token it was founded with",
@@ -91,12 +97,33 @@ impl DataDir {
             io::ErrorKind::WouldBlock => Error::InUse(path.to_owned()),
             _ => failed("lock data directory")(source),
         })?;
+        if path.join(UNFINISHED).exists() {
+            return Err(Error::Unfinished(path.to_owned()));
+        }
         let identity = match std::fs::read_to_string(path.join(IDENTITY)) {
             Ok(text) => Some(parse(&path.join(IDENTITY), &text)?),
             Err(source) if source.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(failed("read the identity in")(source)),
         };
         Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    /// Takes a directory that is empty or not there yet, and marks it, durably, as one that no member may start on until
+    /// [`DataDir::restored`] has said that it may.
+    pub fn for_restore(disk: &dyn Disk, path: &Path) -> Result<DataDir, Error> {
+        must_be_empty(path)?;
+        let data_dir = DataDir::open(disk, path)?;
+        let marked = disk.create(&path.join(UNFINISHED)).and_then(|mark| mark.sync_data());
+        marked.and_then(|()| disk.sync_dir(path)).map_err(|source| data_dir.failed("mark", source))?;
+        Ok(data_dir)
+    }
+
+    /// Everything is in it: a member may start on it from now on.
+    pub fn restored(&self, disk: &dyn Disk) -> Result<(), Error> {
+        let unmarked = disk.remove(&self.path.join(UNFINISHED));
+        unmarked
+            .and_then(|()| disk.sync_dir(&self.path))
+            .map_err(|source| self.failed("take the mark of a restore from", source))
     }
 
     /// The identity of a directory that is in use, which counts more than the initial flags: they may be stale by now.
@@ -112,11 +139,11 @@ impl DataDir {
 
     /// Marks a new directory as this member's, durably.
     pub fn claim(&self, disk: &dyn Disk, identity: &Identity) -> Result<(), Error> {
-        self.write(disk, identity).map_err(|source| Error::Io {
-            attempt: "write the identity in",
-            path: self.path.clone(),
-            source,
-        })
+        self.write(disk, identity).map_err(|source| self.failed("write the identity in", source))
+    }
+
+    fn failed(&self, attempt: &'static str, source: io::Error) -> Error {
+        Error::Io { attempt, path: self.path.clone(), source }
     }
 
     pub fn state_dir(&self) -> PathBuf {
@@ -149,6 +176,16 @@ fn text(identity: &Identity) -> String {
         text += &format!("with {id:x} {}\n", peer_urls.join(","));
     }
     text
+}
+
+/// For directories that a restore is to fill. One that is not there is empty.
+pub fn must_be_empty(path: &Path) -> Result<(), Error> {
+    match std::fs::read_dir(path).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::NotEmpty(path.to_owned())),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(Error::Io { attempt: "look into", path: path.to_owned(), source }),
+    }
 }
 
 fn parse(path: &Path, text: &str) -> Result<Identity, Error> {

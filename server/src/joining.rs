@@ -112,7 +112,8 @@ async fn ask(others: &[Vec<String>], net: &Arc<dyn Net>, patience: Duration) -> 
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-fn founder(bootstrap: &Bootstrap, name: &str) -> Identity {
+/// The identity of a member that its cluster starts with.
+pub fn founder(bootstrap: &Bootstrap, name: &str) -> Identity {
     let ids = bootstrap.member_ids();
     let first_members =
         bootstrap.members.iter().map(|(name, urls)| (ids[name.as_str()].0, texts(urls))).collect();

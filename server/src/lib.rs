@@ -2,6 +2,8 @@
 
 pub mod api;
 mod authority;
+pub mod backup;
+pub mod checksum;
 pub mod clock;
 pub mod config;
 pub mod data_dir;
@@ -13,4 +15,5 @@ pub mod net;
 pub mod node;
 pub mod peers;
 pub mod raft;
+pub mod restore;
 pub mod serve;

@@ -49,7 +49,7 @@ fn read(file: &[u8]) -> Result<(Bytes, Vec<Item>, Whole), ReadError> {
 }
 
 /// A file of these frames, sealed as the writer seals it.
-fn sealed(frames: &[(u8, &[u8])]) -> Vec<u8> {
+fn sealed(frames: &[Frame<'_>]) -> Vec<u8> {
     let mut file = MAGIC.to_vec();
     for (kind, body) in frames {
         file.extend_from_slice(&(body.len() as u32).to_be_bytes());
@@ -61,6 +61,9 @@ fn sealed(frames: &[(u8, &[u8])]) -> Vec<u8> {
     file.extend_from_slice(&digest);
     file
 }
+
+/// A frame's kind and body.
+type Frame<'a> = (u8, &'a [u8]);
 
 fn refusal(file: &[u8]) -> String {
     read(file).expect_err("it must be refused").to_string()
@@ -121,7 +124,7 @@ fn sealed_nonsense_is_refused_with_its_reason() {
     let (three, two) = (record(3), record(2));
     let long = [&place(2).encode()[..], &9u32.to_be_bytes(), b"x"].concat();
     let pair = |key: &[u8]| [&(key.len() as u32).to_be_bytes()[..], key, &0u32.to_be_bytes()].concat();
-    let cases: [(&[(u8, &[u8])], &str); 11] = [
+    let cases: [(&[Frame<'_>], &str); 11] = [
         (&[(2, &two), (4, &end(1, 0))], "there is no head"),
         (&[(1, b""), (4, &end(1, 0))], "0 records and 0 pairs were read"),
         (&[(1, b""), (2, &three), (2, &two), (4, &end(2, 0))], "does not follow the one before"),

@@ -35,6 +35,10 @@ impl Headers {
         *self.leadership.borrow()
     }
 
+    pub fn cluster_id(&self) -> u64 {
+        self.cluster_id
+    }
+
     pub fn member_id(&self) -> u64 {
         self.member_id
     }

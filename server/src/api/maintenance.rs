@@ -4,20 +4,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
+use prost::Message;
+use tenure_disk::store::Snapshot;
 use tenure_grpc::etcdserverpb::maintenance_server::Maintenance;
 use tenure_proto::etcdserverpb::alarm_request::AlarmAction;
 use tenure_proto::etcdserverpb::*;
 use tenure_proto::internal::command::Wish;
-use tenure_proto::internal::{Author, Command};
-use tenure_state::{Response as Outcome, Revision};
+use tenure_proto::internal::{Applied, Author, BackupHead, Command};
+use tenure_state::{Fatal, Response as Outcome, Revision};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::header::Headers;
 use super::{caller, status};
+use crate::clock::Clock;
 use crate::config::ETCD_COMPATIBILITY_VERSION;
-use crate::node::{Quota, View, Writer, hash};
+use crate::node::{Error, Quota, View, Writer, hash};
 use crate::raft::Consensus;
 
 /// Pieces of a snapshot that wait for a slow receiver.
@@ -29,6 +32,7 @@ pub struct MaintenanceService {
     pub consensus: Consensus,
     pub writer: Writer,
     pub quota: Quota,
+    pub clock: Arc<dyn Clock>,
     /// Reads of the whole store at once; more wait.
     pub whole_reads: Arc<Semaphore>,
 }
@@ -133,7 +137,7 @@ impl Maintenance for MaintenanceService {
         store.settled().await.map_err(|fatal| status::of(fatal.into()))?;
         let snapshot = store.snapshot().map_err(|fatal| status::of(fatal.into()))?;
         let total = self.view.machine().index().record_bytes();
-        let head = snapshot.applied().cloned().unwrap_or_default();
+        let head = self.backup_head(&snapshot).map_err(status::of)?;
         let (pieces, received) = mpsc::channel(SNAPSHOT_PIECES);
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -176,6 +180,26 @@ impl Maintenance for MaintenanceService {
         caller::admit(request.metadata(), &self.headers)?;
         let text = "tenure: there is no older storage format to go back to; to return to another version, restore a backup";
         Err(Status::new(Code::Unimplemented, text))
+    }
+}
+
+impl MaintenanceService {
+    /// Whose state it is, how far it had come, and when.
+    fn backup_head(&self, snapshot: &Snapshot) -> Result<Vec<u8>, Error> {
+        let applied = snapshot.applied().map(|bytes| Applied::decode(bytes.clone())).transpose();
+        let applied =
+            applied.map_err(|error| Fatal(format!("the store's applied index does not decode: {error}")))?;
+        let member = self.headers.member_id();
+        let machine = self.view.machine();
+        let head = BackupHead {
+            applied,
+            cluster: self.headers.cluster_id(),
+            member,
+            member_name: machine.members().get(member).map(|member| member.name.clone()).unwrap_or_default(),
+            taken_unix_seconds: self.clock.unix_seconds(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
+        Ok(head.encode_to_vec())
     }
 }
 

@@ -89,6 +89,7 @@ pub fn routes(
         consensus: node.consensus.clone(),
         writer: node.writer.clone(),
         quota: node.quota.clone(),
+        clock: node.clock.clone(),
         whole_reads: std::sync::Arc::new(tokio::sync::Semaphore::new(WHOLE_READS_MAX)),
     };
     let watch = watch::WatchService { headers: headers.clone(), watches: node.watches.clone() };

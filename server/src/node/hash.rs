@@ -3,12 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use prost::Message;
-use tenure_proto::mvccpb::KeyValue;
 use tenure_state::{Fatal, Place, Refusal, Revision};
 
 use super::error::Error;
+use crate::checksum::{self, Checksum};
 use crate::raft::View;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,16 +38,18 @@ pub async fn history(view: Arc<View>, revision: Revision) -> Result<HistoryHash,
 }
 
 fn hash_records(view: &View, at: Revision) -> Result<u32, Fatal> {
-    let mut hash = crc32c::crc32c(b"key");
+    let mut sum = Checksum::begin();
     let mut failure = None;
     let end = Place::first_of(at.next());
-    view.store().scan(Place::first_of(Revision(0)), end, &mut |place, record| match kept(
-        view, at, place, &record,
+    view.store().scan(Place::first_of(Revision(0)), end, &mut |place, record| match checksum::counts(
+        &view.machine(),
+        at,
+        place,
+        &record,
     ) {
         Ok(false) => ControlFlow::Continue(()),
         Ok(true) => {
-            hash = crc32c::crc32c_append(hash, &etcd_key(place));
-            hash = crc32c::crc32c_append(hash, &record);
+            sum.add(place, &record);
             ControlFlow::Continue(())
         }
         Err(fatal) => {
@@ -57,30 +57,5 @@ fn hash_records(view: &View, at: Revision) -> Result<u32, Fatal> {
             ControlFlow::Break(())
         }
     })?;
-    failure.map_or(Ok(hash), Err)
-}
-
-/// etcd's rule: of what lies at or below the compaction floor only that counts which is its key's value at the revision
-/// that is hashed.
-fn kept(view: &View, at: Revision, place: Place, record: &Bytes) -> Result<bool, Fatal> {
-    let machine = view.machine();
-    if place.revision() > machine.compacted() {
-        return Ok(true);
-    }
-    let kv = KeyValue::decode(record.clone())
-        .map_err(|error| Fatal(format!("a record does not decode: {error}")))?;
-    let value = machine.index().get(&kv.key).and_then(|history| history.at(at));
-    Ok(value == Some(place))
-}
-
-/// A record's place as etcd writes it: revision, underscore, sub-revision, and `t` for a tombstone.
-fn etcd_key(place: Place) -> Vec<u8> {
-    let mut key = Vec::with_capacity(18);
-    key.extend_from_slice(&place.main.to_be_bytes());
-    key.push(b'_');
-    key.extend_from_slice(&u64::from(place.sub).to_be_bytes());
-    if place.tombstone {
-        key.push(b't');
-    }
-    key
+    failure.map_or(Ok(sum.value()), Err)
 }

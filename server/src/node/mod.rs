@@ -94,6 +94,7 @@ pub struct Node {
     pub watches: Watches,
     pub sweeper: Sweeper,
     pub quota: Quota,
+    pub clock: Arc<dyn Clock>,
     tasks: JoinSet<()>,
 }
 
@@ -135,15 +136,7 @@ impl Node {
         let (sweeper, sweeping) = Sweeper::new(view.clone(), settings.sweep);
         let outlets =
             Outlets { watches: watches.clone(), counting: counting.clone(), sweeper: sweeper.clone() };
-        let options = raft::Options {
-            member: settings.member.0,
-            heartbeat_ms: settings.heartbeat.as_millis() as u64,
-            election_ms: settings.election.as_millis() as u64,
-            snapshot_entries: settings.snapshot_entries,
-            kept_entries: settings.kept_entries,
-            pre_vote: settings.pre_vote,
-            record_bytes_max: settings.record_bytes_max,
-        };
+        let options = options(&settings);
         let consensus = Consensus::start(options, wal, view.clone(), Arc::new(outlets), peers)
             .await
             .map_err(StartError::new)?;
@@ -152,13 +145,8 @@ impl Node {
         }
         consensus.recover().await.map_err(StartError::new)?;
 
-        let timeout = REQUEST_TIMEOUT + 2 * settings.election;
-        let limits = Limits {
-            request_bytes_max: settings.request_bytes_max,
-            under_way_max: UNDER_WAY_MAX,
-            under_way_bytes_max: UNDER_WAY_BYTES_MAX,
-            timeout,
-        };
+        let limits = limits(&settings);
+        let timeout = limits.timeout;
         let writer = Writer::new(consensus.clone(), limits);
         let read_index = ReadIndex::new(consensus.clone(), timeout);
         let lease_ids = Arc::new(LeaseIds::new(settings.member, clock.unix_ms()));
@@ -185,7 +173,19 @@ impl Node {
         tasks.spawn(watches.clone().tell_progress(settings.watch_progress_interval));
         tasks.spawn(publish(writer.clone(), settings));
         let reader = Reader::new(view.clone(), read_index.clone());
-        Ok(Node { consensus, view, writer, reader, read_index, leases, watches, sweeper, quota, tasks })
+        Ok(Node {
+            clock,
+            consensus,
+            view,
+            writer,
+            reader,
+            read_index,
+            leases,
+            watches,
+            sweeper,
+            quota,
+            tasks,
+        })
     }
 
     /// Waits until this member serves: somebody leads, it counts leases if that is itself, and it knows its own name and
@@ -220,6 +220,27 @@ impl Node {
         if let Err(fatal) = self.view.store().settled().await {
             tracing::warn!(%fatal, "the store did not take the last writes; the log has them");
         }
+    }
+}
+
+fn options(settings: &Settings) -> raft::Options {
+    raft::Options {
+        member: settings.member.0,
+        heartbeat_ms: settings.heartbeat.as_millis() as u64,
+        election_ms: settings.election.as_millis() as u64,
+        snapshot_entries: settings.snapshot_entries,
+        kept_entries: settings.kept_entries,
+        pre_vote: settings.pre_vote,
+        record_bytes_max: settings.record_bytes_max,
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        request_bytes_max: settings.request_bytes_max,
+        under_way_max: UNDER_WAY_MAX,
+        under_way_bytes_max: UNDER_WAY_BYTES_MAX,
+        timeout: REQUEST_TIMEOUT + 2 * settings.election,
     }
 }
 

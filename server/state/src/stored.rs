@@ -19,7 +19,7 @@ pub(crate) fn alarm_key(member: u64, alarm: i32) -> Bytes {
     key(ALARM, &[&member.to_be_bytes()[..], &alarm.to_be_bytes()[..]].concat())
 }
 
-pub(crate) fn member_key(member: u64) -> Bytes {
+pub fn member_key(member: u64) -> Bytes {
     key(MEMBER, &member.to_be_bytes())
 }
 
