@@ -61,6 +61,13 @@ impl Process {
         Some(status)
     }
 
+    /// Sends the signal, unless the process has ended.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if running().contains(&self.child.id()) {
+            send(self.child.id(), signal);
+        }
+    }
+
     /// Sends the signal and waits for the end; kills what does not end in time.
     pub(crate) async fn end(&mut self, signal: Signal) {
         if self.ended().is_some() {

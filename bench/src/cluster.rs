@@ -6,16 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tenure_proto::etcdserverpb::{StatusRequest, StatusResponse};
 use tokio::time::{sleep, timeout};
 
 use crate::child::Process;
 use crate::command::{Command, Place, Template};
 use crate::failure::Failure;
-use crate::grpc::{Connection, Endpoint, decode};
+use crate::grpc::Endpoint;
+use crate::status;
 use crate::stop::Stop;
 
-const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 const POLL: Duration = Duration::from_millis(20);
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// Between choosing a free port and using it, somebody else may take it.
@@ -48,7 +47,7 @@ struct Member {
 }
 
 impl Cluster {
-    /// Starts the members and waits until each has a leader.
+    /// Starts the members and waits until each has a leader and answers reads.
     pub(crate) async fn start(template: &Template, starting: &Starting) -> Result<Self, Failure> {
         let mut attempt = 1;
         loop {
@@ -88,10 +87,27 @@ impl Cluster {
             member.process.end(signal).await;
         }
         let started = Instant::now();
-        for member in &mut self.members {
-            member.process = Process::start(&member.command, &member.log)?;
+        for number in 0..self.members.len() {
+            self.start_again(number)?;
         }
         Ok(started)
+    }
+
+    /// Ends one member by `signal`.
+    pub(crate) async fn end(&mut self, number: usize, signal: Signal) {
+        self.members[number].process.end(signal).await;
+    }
+
+    /// Starts a member that was ended on the same data and ports; gives when.
+    pub(crate) fn start_again(&mut self, number: usize) -> Result<Instant, Failure> {
+        let (started, member) = (Instant::now(), &mut self.members[number]);
+        member.process = Process::start(&member.command, &member.log)?;
+        Ok(started)
+    }
+
+    /// Sends a signal that does not end it to one member.
+    pub(crate) fn signal(&self, number: usize, signal: Signal) {
+        self.members[number].process.signal(signal);
     }
 
     /// Repeats `ask` until it succeeds, every `pause`; fails when a member ends, time runs out, or the run is stopped.
@@ -126,17 +142,9 @@ impl Cluster {
 
     async fn ready(&mut self) -> Result<(), Failure> {
         for endpoint in self.endpoints() {
-            self.until(POLL, async || leader(&endpoint).await).await?;
+            self.until(POLL, async || status::serves(&endpoint).await).await?;
         }
         Ok(())
-    }
-}
-
-async fn leader(endpoint: &Endpoint) -> Result<u64, Failure> {
-    let mut status = Connection::open(endpoint).await?.method(STATUS);
-    match decode::<StatusResponse>(status.call(&StatusRequest::default()).await?)?.leader {
-        0 => Err(Failure::wrong("the member has no leader yet")),
-        leader => Ok(leader),
     }
 }
 

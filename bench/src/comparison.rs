@@ -23,8 +23,8 @@ const ROUNDS_TO_WIN: usize = 3;
 
 #[derive(Serialize)]
 pub(crate) struct Comparison {
-    names: [String; 2],
-    commands: [String; 2],
+    names: Vec<String>,
+    commands: Vec<String>,
     rows: Vec<Row>,
 }
 
@@ -43,9 +43,12 @@ struct Row {
 }
 
 impl Comparison {
-    /// Two sides of the same name are told apart by their letters.
-    pub(crate) fn new([a, b]: [String; 2], commands: [String; 2]) -> Self {
-        let names = if a == b { [format!("{a}-A"), format!("{b}-B")] } else { [a, b] };
+    /// Of one or two sides; two of the same name are told apart by their letters.
+    pub(crate) fn new(names: Vec<String>, commands: Vec<String>) -> Self {
+        let names = match &names[..] {
+            [a, b] if a == b => vec![format!("{a}-A"), format!("{b}-B")],
+            _ => names,
+        };
         Self { names, commands, rows: Vec::new() }
     }
 
@@ -53,11 +56,14 @@ impl Comparison {
         self.names[side].clone()
     }
 
-    /// Adds one round's outcomes of the same workload with the same number of clients on both sides.
-    pub(crate) fn add(&mut self, clients: usize, a: &Outcome, b: &Outcome) {
-        let theirs = b.metrics();
+    /// Adds one round's outcomes of the same workload with the same number of clients, one for each side.
+    pub(crate) fn add(&mut self, clients: usize, outcomes: &[Outcome]) {
+        let Some((a, others)) = outcomes.split_first() else { return };
+        let theirs = others.first().map(Outcome::metrics);
         for mine in a.metrics() {
-            let Some(other) = theirs.iter().find(|other| other.name == mine.name) else { continue };
+            let other = theirs.as_ref().map(|theirs| theirs.iter().find(|other| other.name == mine.name));
+            // What only one of two sides has cannot be compared.
+            let Some(other) = other.map_or(Some(None), |other| other.map(Some)) else { continue };
             let same =
                 |row: &Row| row.workload == a.workload && row.clients == clients && row.metric == mine.name;
             let at = self.rows.iter().position(same).unwrap_or_else(|| {
@@ -73,7 +79,7 @@ impl Comparison {
                 self.rows.len() - 1
             });
             self.rows[at].a.push(mine.value);
-            self.rows[at].b.push(other.value);
+            self.rows[at].b.extend(other.map(|other| other.value));
         }
     }
 
@@ -96,7 +102,7 @@ impl Comparison {
     }
 
     fn table(&self) -> Table {
-        let [a, b] = &self.names;
+        let [a, b] = &self.names[..] else { return self.table_of_one() };
         let headers = ["workload", "clients", "metric", a, b, "B/A", "spread", "better", "rounds"];
         let mut table = Table::new(3, &headers);
         for row in self.rows.iter().filter(|row| row.tells_something()) {
@@ -114,6 +120,24 @@ impl Comparison {
                 median(&ratios).map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
                 spread,
                 row.winner(&ratios).map_or("", |side| &self.names[side]).to_owned(),
+                row.a.len().to_string(),
+            ]);
+        }
+        table
+    }
+
+    fn table_of_one(&self) -> Table {
+        let name = self.names.first().map(String::as_str).unwrap_or_default();
+        let mut table = Table::new(3, &["workload", "clients", "metric", name, "spread", "rounds"]);
+        for row in &self.rows {
+            let (least, most) =
+                (row.a.iter().copied().reduce(f64::min), row.a.iter().copied().reduce(f64::max));
+            table.row(vec![
+                row.workload.clone(),
+                row.clients.to_string(),
+                format!("{} {}", row.metric, row.unit).trim_end().to_owned(),
+                median(&row.a).map(number).unwrap_or_default(),
+                format!("{}-{}", number(least.unwrap_or_default()), number(most.unwrap_or_default())),
                 row.a.len().to_string(),
             ]);
         }
@@ -163,7 +187,8 @@ impl Row {
     }
 }
 
-fn median(values: &[f64]) -> Option<f64> {
+/// The middle value, or the mean of the two middle ones.
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -182,10 +207,10 @@ mod tests {
 
     fn compared(rounds: &[(u64, u64)]) -> Comparison {
         let mut comparison = Comparison::new(
-            ["etcd".into(), "tenured".into()],
-            ["etcd  {dir}".into(), "tenured {dir}".into()],
+            vec!["etcd".into(), "tenured".into()],
+            vec!["etcd  {dir}".into(), "tenured {dir}".into()],
         );
-        rounds.iter().for_each(|(a, b)| comparison.add(64, &outcome(*a), &outcome(*b)));
+        rounds.iter().for_each(|(a, b)| comparison.add(64, &[outcome(*a), outcome(*b)]));
         comparison
     }
 
@@ -227,8 +252,19 @@ mod tests {
 
     #[test]
     fn sides_of_the_same_name_are_told_apart() {
-        let same = Comparison::new(["etcd".into(), "etcd".into()], [String::new(), String::new()]);
+        let same = Comparison::new(vec!["etcd".into(), "etcd".into()], vec![String::new(); 2]);
         assert_eq!(same.names, ["etcd-A", "etcd-B"]);
+    }
+
+    #[test]
+    fn one_side_alone_is_shown_without_ratios() {
+        let mut alone = Comparison::new(vec!["etcd".into()], vec!["etcd {dir}".into()]);
+        alone.add(64, &[outcome(100)]);
+        alone.add(64, &[outcome(300)]);
+        let text = alone.show(Format::Text);
+        let line = text.lines().find(|line| line.contains("throughput")).unwrap();
+        let cells: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(cells, ["put", "64", "throughput", "/s", "100", "50-150", "2"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::run::Limit;
 use crate::session::{Load, Session, connections_for};
 use crate::stop::Stop;
 use crate::workload::Workload;
-use crate::workload::{expiry, idle, keepalive, lease, load, put, range, txn, watch};
+use crate::workload::{expiry, idle, keepalive, lease, load, mass_expiry, put, range, txn, watch};
 
 /// Measured time when neither a duration nor a total is given, and the bound on time when only a total is given.
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);
@@ -27,6 +27,7 @@ Examples:
   tenure-bench txn --shared 8 --total 100000
   tenure-bench watch --watchers 1000 --streams 10 --clients 4 --rate 500
   tenure-bench expiry --leases 10000 --ttl 10
+  tenure-bench mass-expiry --leases 100000 --ttl 60 --rate 2000 --clients 64
   tenure-bench idle --what watchers --count 100000 --server-pid $(pidof etcd)
   tenure-bench compare --help";
 
@@ -54,12 +55,14 @@ pub(crate) enum Command {
     Watch(Single<watch::Watch>),
     /// Let leases expire, and see that none goes early and how late the last goes
     Expiry(Single<expiry::Expiry>),
+    /// Let very many leases expire together, and see what others feel of it
+    MassExpiry(Single<mass_expiry::MassExpiry>),
     /// Hold idle leases or watchers, and see what each costs in memory
     Idle(Single<idle::Idle>),
     /// Write each key of the key space once
     Load(Single<load::Load>),
     /// Start two servers and run workloads on both in turn
-    Compare(Compare),
+    Compare(Box<Compare>),
 }
 
 /// One workload on a server that already runs.
@@ -81,7 +84,7 @@ pub(crate) struct Common {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     clients: u32,
 
-    /// HTTP/2 connections the callers share [default: one for 16 clients]
+    /// HTTP/2 connections the callers share [default: one for 16 clients, as many to each endpoint]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: Option<u32>,
 
@@ -163,7 +166,9 @@ impl Common {
             endpoints: self.endpoints.clone(),
             load: Load {
                 clients,
-                connections: self.connections.map_or_else(|| connections_for(clients), |n| n as usize),
+                connections: self
+                    .connections
+                    .map_or_else(|| connections_for(clients, self.endpoints.len()), |n| n as usize),
                 limit: Limit {
                     total: self.total,
                     duration: self.duration.unwrap_or(default),
@@ -192,9 +197,10 @@ impl Command {
             Self::Keepalive(single) => (single.common, Workload::Keepalive(single.workload)),
             Self::Watch(single) => (single.common, Workload::Watch(single.workload)),
             Self::Expiry(single) => (single.common, Workload::Expiry(single.workload)),
+            Self::MassExpiry(single) => (single.common, Workload::MassExpiry(single.workload)),
             Self::Idle(single) => (single.common, Workload::Idle(single.workload)),
             Self::Load(single) => (single.common, Workload::Load(single.workload)),
-            Self::Compare(compare) => return Err(Box::new(compare)),
+            Self::Compare(compare) => return Err(compare),
         })
     }
 }
@@ -255,7 +261,9 @@ mod tests {
 
     #[test]
     fn every_workload_parses_with_its_defaults() {
-        for name in ["put", "range", "txn", "lease", "keepalive", "watch", "expiry", "idle", "load"] {
+        for name in
+            ["put", "range", "txn", "lease", "keepalive", "watch", "expiry", "mass-expiry", "idle", "load"]
+        {
             let flags = Flags::try_parse_from(["tenure-bench", name]).unwrap();
             let (common, _) = flags.command.into_single().ok().unwrap();
             assert_eq!((common.clients, common.data.value_size), (64, 256));

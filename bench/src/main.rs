@@ -4,26 +4,34 @@
 //! main          flags in, exit code out
 //! flags         the command line                     compare      two servers in turn, workload by workload
 //! workload/     one file for each workload           comparison   medians, ratios, their table
-//! session       what a workload is given             restart      load, kill, start again
-//! run           turns, warm-up, deadline             cluster      the servers of one side
-//! span          time, and what it cost both
-//! tally         counting while it runs               command      a server's command line and its placeholders
-//! outcome       the numbers of one workload          child        started processes, and that they end with us
+//! session       what a workload is given             plan         which workloads at which sizes
+//! run           turns, warm-up, deadline             restart      load, kill, start again
+//! span          time, and what it cost both          failover     kill the leader, and see how long nothing answers
+//! tally         counting while it runs               probe        calls by the clock, and the gaps between answers
+//! outcome       the numbers of one workload          catch_up     a follower misses much, and comes back
+//!                                                    cluster      the servers of one side
+//!                                                    status       who leads, how far the log is
+//!                                                    command      a server's command line and its placeholders
+//!                                                    child        started processes, and that they end with us
 //! report table  how numbers are shown                grpc failure data process progress stop: the seams
 //! ```
 //!
 //! Exit codes: 0 measured; 1 errors, nothing done, or a promise seen broken; 2 could not be run.
 
+mod catch_up;
 mod child;
 mod cluster;
 mod command;
 mod compare;
 mod comparison;
 mod data;
+mod failover;
 mod failure;
 mod flags;
 mod grpc;
 mod outcome;
+mod plan;
+mod probe;
 mod process;
 mod progress;
 mod report;
@@ -31,6 +39,7 @@ mod restart;
 mod run;
 mod session;
 mod span;
+mod status;
 mod stop;
 mod table;
 mod tally;

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -43,6 +43,7 @@ pub(crate) struct Run {
     measured_from: Instant,
     deadline: Instant,
     turns: AtomicU64,
+    ended: AtomicBool,
     tally: Tally,
     bar: Bar,
     stop: Stop,
@@ -79,6 +80,7 @@ impl Run {
             measured_from,
             deadline: measured_from + limit.duration,
             turns: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
             tally: Tally::new(session.load.clients),
             bar: session.progress.start(label, limit.total, limit.warmup + limit.duration),
             stop: session.stop.clone(),
@@ -115,7 +117,7 @@ impl Run {
     /// The next turn, or nothing when the run is over.
     pub(crate) fn turn(&self) -> Option<Turn> {
         let now = Instant::now();
-        if now >= self.deadline || self.stop.is_set() {
+        if now >= self.deadline || self.stop.is_set() || self.ended.load(Ordering::Relaxed) {
             return None;
         }
         let number = self.turns.fetch_add(1, Ordering::Relaxed);
@@ -125,6 +127,11 @@ impl Run {
         let due =
             self.limit.rate.map_or(now, |rate| self.start + Duration::from_secs_f64(number as f64 / rate));
         (due < self.deadline).then_some(Turn { number, due })
+    }
+
+    /// From now on there are no more turns; what was sent is still counted.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
     }
 
     /// Returns when the turn is due, at once if it is overdue, or when the run is stopped.

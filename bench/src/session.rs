@@ -39,9 +39,10 @@ pub(crate) struct Load {
     pub(crate) seed: u64,
 }
 
-/// Connections for so many callers unless told otherwise: as etcd's own benchmark is commonly run.
-pub(crate) fn connections_for(clients: usize) -> usize {
-    (clients / 16).max(1)
+/// Connections for so many callers unless told otherwise: as etcd's own benchmark is commonly run, and as many to each endpoint,
+/// so that no member is given more callers than another.
+pub(crate) fn connections_for(clients: usize, endpoints: usize) -> usize {
+    (clients / 16).max(1).next_multiple_of(endpoints.max(1))
 }
 
 impl Session {

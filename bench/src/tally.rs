@@ -21,7 +21,7 @@ pub(crate) struct Tally {
 }
 
 /// Latency histograms by kind of answer (such as `grant` and `revoke`), failures by code.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Counts {
     pub(crate) kinds: Vec<(&'static str, Histogram<u64>)>,
     pub(crate) errors: Errors,
@@ -84,9 +84,7 @@ impl Counts {
         for (kind, histogram) in other.kinds {
             self.histogram(kind).add(histogram).expect("all histograms have the same bounds");
         }
-        for (code, (count, example)) in other.errors.0 {
-            self.errors.add(&Failure { code, message: example }, count);
-        }
+        self.errors.merge(other.errors);
     }
 
     fn histogram(&mut self, kind: &'static str) -> &mut Histogram<u64> {
@@ -101,6 +99,12 @@ impl Counts {
 impl Errors {
     pub(crate) fn add(&mut self, failure: &Failure, count: u64) {
         self.0.entry(failure.code).or_insert_with(|| (0, failure.message.clone())).0 += count;
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (code, (count, example)) in other.0 {
+            self.add(&Failure { code, message: example }, count);
+        }
     }
 
     pub(crate) fn total(&self) -> u64 {

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 
 const SERVE_AT: &str = "TENURE_BENCH_TEST_SERVE_AT";
+const SERVE_AS: &str = "TENURE_BENCH_TEST_SERVE_AS";
 
 fn bench(arguments: &str, address: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tenure-bench"));
@@ -167,12 +168,14 @@ async fn a_server_that_is_not_there_is_named() {
 async fn serve() {
     let Ok(url) = std::env::var(SERVE_AT) else { return };
     let listener = TcpListener::bind(url.strip_prefix("http://").unwrap()).await.unwrap();
-    Server::default().serve(listener).await;
+    let server = Server::default();
+    server.state().member = std::env::var(SERVE_AS).unwrap().parse().unwrap();
+    server.serve(listener).await;
 }
 
 fn server_command() -> String {
     let program = std::env::current_exe().unwrap();
-    format!("{SERVE_AT}={{client}} '{}' --ignored --exact serve", program.display())
+    format!("{SERVE_AT}={{client}} {SERVE_AS}={{i}} '{}' --ignored --exact serve", program.display())
 }
 
 #[tokio::test]
@@ -203,6 +206,68 @@ async fn keys_lost_in_a_restart_are_noticed() {
     let (code, _, said) = read(compare.output().await.unwrap());
     assert_eq!(code, 1);
     assert!(said.contains("500 of 500 keys were lost in the restart"), "{said}");
+}
+
+/// The table row of one metric, for side A.
+fn values(report: &Value, metric: &str) -> Vec<f64> {
+    let rows = report["rows"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["metric"] == metric).unwrap();
+    row["a"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+}
+
+/// Three servers that know nothing of each other are hardly away when the first of them is killed, and none lags behind.
+async fn among_three(arguments: &str) -> (i32, Value, String) {
+    let mut compare = bench(arguments, "");
+    compare.args(["--a", &server_command(), "--rounds", "1", "--members", "3", "--json", "--quiet"]);
+    read(compare.output().await.unwrap())
+}
+
+#[tokio::test]
+async fn leaders_are_killed_one_after_the_other_and_started_again() {
+    let (code, report, said) = among_three("compare --workloads failover --failover-rounds 2").await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(values(&report, "leaders killed"), [2.0]);
+    for metric in ["put away, median", "get away, worst", "back and caught up, median"] {
+        assert!(values(&report, metric)[0] > 0.0, "{metric}");
+    }
+    assert!(values(&report, "failed calls")[0] > 0.0, "the killed member's clients were cut off");
+}
+
+#[tokio::test]
+async fn a_follower_misses_writes_and_is_seen_to_be_back() {
+    for by in ["kill", "pause"] {
+        let catch_up = format!(
+            "compare --workloads catch-up --catch-up-by {by} --catch-up-writes 500 --clients 4 --duration 1s --warmup 10ms"
+        );
+        let (code, report, said) = among_three(&catch_up).await;
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(values(&report, "missed writes"), [500.0]);
+        assert!(values(&report, "rate kept")[0] > 0.0);
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_of_two_cannot_spare_a_member() {
+    let mut compare = bench("compare --workloads failover --rounds 1 --members 2 --quiet", "");
+    compare.args(["--a", &server_command()]);
+    let (_, _, said) = read(compare.output().await.unwrap());
+    assert!(said.contains("use --members 3"), "{said}");
+}
+
+#[tokio::test]
+async fn leases_that_end_together_are_counted_in_log_entries_beside_the_load_of_others() {
+    let mass = "mass-expiry --leases 50 --ttl 5 --rate 200 --clients 4";
+    let (_, code, report, said) = run(mass, Faults::default()).await;
+    assert_eq!((code, &report["facts"]["leases"]), (0, &50.0.into()), "{said}");
+    assert_eq!(report["facts"]["log entries to remove them"], 50.0);
+    assert_eq!(report["facts"]["log entries to count them"], 0.0);
+    for kind in ["put before", "get before", "put", "get"] {
+        assert!(report["kinds"][kind]["count"].as_u64() > Some(0), "{kind}");
+    }
+
+    let (_, code, _, said) = run(mass, Faults { hasty: true, ..Default::default() }).await;
+    assert_eq!(code, 1);
+    assert!(said.contains("50 leases expired before their time"), "{said}");
 }
 
 #[tokio::test]

@@ -45,16 +45,17 @@ impl Default for Expiry {
     }
 }
 
-/// Between which moments a lease was granted, and for how long.
+/// Between which moments a lease was granted or renewed, and for how long.
 #[derive(Clone, Copy, Debug)]
-struct Granted {
-    sent: Instant,
-    answered: Instant,
-    ttl: Duration,
+pub(super) struct Granted {
+    pub(super) id: i64,
+    pub(super) sent: Instant,
+    pub(super) answered: Instant,
+    pub(super) ttl: Duration,
 }
 
 /// When each key was seen deleted.
-type Deletions = Vec<Option<Instant>>;
+pub(super) type Deletions = Vec<Option<Instant>>;
 
 impl Expiry {
     pub(crate) async fn run(&self, session: &Session) -> Result<Outcome, Failure> {
@@ -65,21 +66,7 @@ impl Expiry {
         let noting = tokio::spawn(note_deletions(stream, keys.clone(), deletions.clone()));
 
         let meter = Meter::begin(Instant::now(), &session.server_pids)?;
-        let grants = Arc::new(Mutex::new(vec![None; self.leases as usize]));
-        let values = session.values();
-        let make = |connection: &Connection, n| Lessee {
-            grant: connection.method(LEASE_GRANT),
-            put: connection.method(PUT),
-            keys: keys.clone(),
-            values: values.clone(),
-            random: session.random(n),
-            ttl: self.ttl,
-            grants: grants.clone(),
-        };
-        session.prepare("granting", self.leases, &connections, make).await?;
-        let grants = grants.lock().expect("nothing panics while noting a grant").clone();
-        let grants: Vec<Granted> = grants.into_iter().flatten().collect();
-
+        let grants = grant_with_keys(session, &connections, &keys, self.ttl).await?;
         let last =
             grants.iter().map(|granted| granted.answered + granted.ttl).max().unwrap_or_else(Instant::now);
         let deadline = last + Duration::from_secs(self.patience);
@@ -99,8 +86,9 @@ impl Expiry {
     }
 
     fn outcome(&self, session: &Session, verdict: Verdict, span: Span) -> Outcome {
-        let Verdict { lateness, early, never } = verdict;
-        let mut outcome = Outcome::of_requests(session, "expiry", Measured { counts: lateness, span });
+        let (early, never) = (verdict.early, verdict.never);
+        let counts = verdict.lateness.clone();
+        let mut outcome = Outcome::of_requests(session, "expiry", Measured { counts, span });
         outcome.unit = "leases";
         outcome.has_throughput = false;
         outcome.facts = vec![
@@ -108,18 +96,36 @@ impl Expiry {
             Metric::lower("early", "leases", early as f64),
             Metric::lower("never", "leases", never as f64),
         ];
-        if early > 0 {
-            outcome.violations.push(format!("{early} leases expired before their time"));
-        }
-        if never > 0 && !session.stop.is_set() {
-            outcome.violations.push(format!("{never} leases had not expired {} s late", self.patience));
-        }
+        verdict.complain(session, self.patience, &mut outcome);
         outcome
     }
 }
 
+/// Grants a lease for each key, and puts the key.
+pub(super) async fn grant_with_keys(
+    session: &Session,
+    connections: &[Connection],
+    keys: &Keys,
+    ttl: i64,
+) -> Result<Vec<Granted>, Failure> {
+    let grants = Arc::new(Mutex::new(vec![None; keys.count as usize]));
+    let values = session.values();
+    let make = |connection: &Connection, n| Lessee {
+        grant: connection.method(LEASE_GRANT),
+        put: connection.method(PUT),
+        keys: keys.clone(),
+        values: values.clone(),
+        random: session.random(n),
+        ttl,
+        grants: grants.clone(),
+    };
+    session.prepare("granting", keys.count, connections, make).await?;
+    let grants = grants.lock().expect("nothing panics while noting a grant").clone();
+    Ok(grants.into_iter().flatten().collect())
+}
+
 /// Notes deletions until all keys are gone.
-async fn note_deletions(
+pub(super) async fn note_deletions(
     mut stream: Stream,
     keys: Keys,
     deletions: Arc<Mutex<Deletions>>,
@@ -138,14 +144,14 @@ async fn note_deletions(
 }
 
 /// How the deletions compare with what was granted.
-struct Verdict {
-    lateness: Counts,
-    early: u64,
-    never: u64,
+pub(super) struct Verdict {
+    pub(super) lateness: Counts,
+    pub(super) early: u64,
+    pub(super) never: u64,
 }
 
 impl Verdict {
-    fn of(grants: &[Granted], deletions: &[Option<Instant>]) -> Self {
+    pub(super) fn of(grants: &[Granted], deletions: &[Option<Instant>]) -> Self {
         let mut verdict = Self { lateness: Counts::default(), early: 0, never: 0 };
         for (granted, deleted) in grants.iter().zip(deletions) {
             let Some(deleted) = deleted else {
@@ -157,6 +163,17 @@ impl Verdict {
             verdict.lateness.record("late", late);
         }
         verdict
+    }
+
+    /// Notes the promises that were broken.
+    pub(super) fn complain(&self, session: &Session, patience_s: u64, outcome: &mut Outcome) {
+        let (early, never) = (self.early, self.never);
+        if early > 0 {
+            outcome.violations.push(format!("{early} leases expired before their time"));
+        }
+        if never > 0 && !session.stop.is_set() {
+            outcome.violations.push(format!("{never} leases had not expired {patience_s} s late"));
+        }
     }
 }
 
@@ -183,7 +200,7 @@ impl Caller for Lessee {
         };
         self.put.call(&put).await?;
         let mut grants = self.grants.lock().expect("nothing panics while noting a grant");
-        grants[turn.number as usize] = Some(Granted { sent, answered, ttl });
+        grants[turn.number as usize] = Some(Granted { id: granted.id, sent, answered, ttl });
         Ok("grant")
     }
 }
@@ -196,7 +213,7 @@ mod tests {
     fn early_is_counted_from_sending_and_late_from_the_answer() {
         let sent = Instant::now();
         let at = |ms| sent + Duration::from_millis(ms);
-        let granted = Granted { sent, answered: at(100), ttl: Duration::from_secs(1) };
+        let granted = Granted { id: 1, sent, answered: at(100), ttl: Duration::from_secs(1) };
         let deletions = [Some(at(999)), Some(at(1000)), Some(at(1050)), Some(at(1600)), None];
         let verdict = Verdict::of(&[granted; 5], &deletions);
         assert_eq!((verdict.early, verdict.never, verdict.lateness.all().len()), (1, 1, 4));

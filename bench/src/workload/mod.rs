@@ -9,6 +9,7 @@
 //! | keepalive | a renewal on a stream | that no lease is gone |
 //! | watch | an event delivered to a watcher | that none is lost, doubled or out of order |
 //! | expiry | a key gone with its lease | that none goes early, how late the last goes |
+//! | mass-expiry | a put or get of others while very many leases expire | as expiry; how many entries it takes |
 //! | idle | a lease or watcher held open | memory for each |
 //! | load | a key written | |
 //!
@@ -19,6 +20,7 @@ pub(crate) mod idle;
 pub(crate) mod keepalive;
 pub(crate) mod lease;
 pub(crate) mod load;
+pub(crate) mod mass_expiry;
 pub(crate) mod put;
 pub(crate) mod range;
 pub(crate) mod txn;
@@ -47,6 +49,7 @@ pub(crate) enum Workload {
     Keepalive(keepalive::Keepalive),
     Watch(watch::Watch),
     Expiry(expiry::Expiry),
+    MassExpiry(mass_expiry::MassExpiry),
     Idle(idle::Idle),
     Load(load::Load),
 }
@@ -62,6 +65,7 @@ impl Workload {
             Self::Keepalive(keepalive) => keepalive.run(session).await,
             Self::Watch(watch) => watch.run(session).await,
             Self::Expiry(expiry) => expiry.run(session).await,
+            Self::MassExpiry(mass) => mass.run(session).await,
             Self::Idle(idle) => idle.run(session).await,
             Self::Load(load) => load.run(session).await,
         }

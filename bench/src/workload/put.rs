@@ -6,7 +6,7 @@ use tenure_proto::etcdserverpb::PutRequest;
 
 use crate::data::{Keys, Values};
 use crate::failure::Failure;
-use crate::grpc::Method;
+use crate::grpc::{Connection, Method};
 use crate::outcome::Outcome;
 use crate::run::{Caller, Turn};
 use crate::session::Session;
@@ -22,24 +22,34 @@ pub(crate) struct Put {
 impl Put {
     pub(crate) async fn run(&self, session: &Session) -> Result<Outcome, Failure> {
         let (connections, values) = (session.connect().await?, session.values());
-        let callers = session.callers(&connections, |connection, n| Putter {
-            method: connection.method(PUT),
-            keys: session.keys.clone(),
-            values: values.clone(),
-            random: session.random(n),
-            sequential: self.sequential,
+        let callers = session.callers(&connections, |connection, n| {
+            Putter::new(session, connection, n, values.clone(), self.sequential)
         });
         let measured = session.drive("put", callers).await?;
         Ok(Outcome::of_requests(session, if self.sequential { "put-sequential" } else { "put" }, measured))
     }
 }
 
-struct Putter {
+pub(crate) struct Putter {
     method: Method,
     keys: Keys,
     values: Values,
     random: SmallRng,
     sequential: bool,
+}
+
+impl Putter {
+    /// Caller number `n` of the session.
+    pub(crate) fn new(
+        session: &Session,
+        connection: &Connection,
+        n: usize,
+        values: Values,
+        sequential: bool,
+    ) -> Self {
+        let (keys, random) = (session.keys.clone(), session.random(n));
+        Self { method: connection.method(PUT), keys, values, random, sequential }
+    }
 }
 
 impl Caller for Putter {

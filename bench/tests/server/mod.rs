@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tenure_grpc::etcdserverpb::kv_server::{Kv, KvServer};
@@ -13,9 +14,11 @@ use tenure_grpc::etcdserverpb::watch_server::{Watch, WatchServer};
 use tenure_proto::etcdserverpb::compare::TargetUnion;
 use tenure_proto::etcdserverpb::watch_request::RequestUnion;
 use tenure_proto::etcdserverpb::*;
+use tenure_proto::mvccpb::event::EventType;
 use tenure_proto::mvccpb::{Event, KeyValue};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::server::TcpIncoming;
@@ -32,6 +35,8 @@ pub struct Faults {
     pub lose_event_every: Option<u64>,
     /// Answers renewals as if the lease were gone.
     pub forget_leases: bool,
+    /// Removes leases in half their time.
+    pub hasty: bool,
 }
 
 /// Clones are the same server.
@@ -51,6 +56,12 @@ pub struct State {
     grants: i64,
     revokes: i64,
     pub renewals: u64,
+    /// Time to live and end of each lease.
+    ends: BTreeMap<i64, (Duration, Instant)>,
+    /// What changed anything.
+    entries: u64,
+    /// The number among the members of a cluster that is none: each member is alone, and all say that member 0 leads.
+    pub member: u64,
 }
 
 struct Watcher {
@@ -82,6 +93,18 @@ impl Server {
             .unwrap();
     }
 
+    async fn outlive(self, id: i64, mut end: Instant) {
+        loop {
+            sleep_until(end).await;
+            let mut state = self.state();
+            match state.ends.get(&id).map(|(_, end)| *end) {
+                Some(later) if later > Instant::now() => end = later,
+                Some(_) => return state.end(id),
+                None => return,
+            }
+        }
+    }
+
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -93,6 +116,7 @@ impl State {
     }
 
     fn put(&mut self, put: PutRequest) {
+        self.entries += 1;
         let old = self.keys.get(&put.key);
         let kv = KeyValue {
             create_revision: old.map_or(self.revision, |kv| kv.create_revision),
@@ -103,18 +127,34 @@ impl State {
             lease: put.lease,
         };
         self.keys.insert(put.key, kv.clone());
+        self.tell(Event { kv: Some(kv), ..Default::default() });
+    }
+
+    /// A lease's end: its keys go with it.
+    fn end(&mut self, id: i64) {
+        self.entries += 1;
+        self.ends.remove(&id);
+        let gone: Vec<_> = self.keys.values().filter(|kv| kv.lease == id).cloned().collect();
+        for kv in gone {
+            self.keys.remove(&kv.key);
+            let kv = Some(KeyValue { key: kv.key, ..Default::default() });
+            self.tell(Event { r#type: EventType::Delete.into(), kv, ..Default::default() });
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let Some(kv) = &event.kv else { return };
         for n in 0..self.watchers.len() {
             if !inside(&kv.key, &self.watchers[n].key, &self.watchers[n].range_end) {
                 continue;
             }
             self.events += 1;
             if self.faults.lose_event_every.is_none_or(|every| !self.events.is_multiple_of(every)) {
-                let event = Event { kv: Some(kv.clone()), ..Default::default() };
                 let watch_id = self.watchers[n].watch_id;
                 let response = WatchResponse {
                     header: self.header(),
                     watch_id,
-                    events: vec![event],
+                    events: vec![event.clone()],
                     ..Default::default()
                 };
                 self.watchers[n].out.send(Ok(response)).ok();
@@ -132,6 +172,12 @@ impl State {
             count,
             ..Default::default()
         }
+    }
+
+    fn renew(&mut self, id: i64) -> i64 {
+        let Some((lasts, end)) = self.ends.get_mut(&id) else { return 0 };
+        *end = Instant::now() + if self.faults.hasty { *lasts / 2 } else { *lasts };
+        lasts.as_secs() as i64
     }
 
     pub fn key_count(&self) -> usize {
@@ -235,15 +281,22 @@ impl Lease for Server {
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         let mut state = self.state();
         state.grants += 1;
+        state.entries += 1;
         let (id, ttl) = (state.grants, request.get_ref().ttl);
+        let lasts = Duration::from_secs(ttl.unsigned_abs());
+        let end = Instant::now() + lasts;
+        state.ends.insert(id, (lasts, end));
+        tokio::spawn(self.clone().outlive(id, end));
         Ok(Response::new(LeaseGrantResponse { id, ttl, ..Default::default() }))
     }
 
     async fn lease_revoke(
         &self,
-        _: Request<LeaseRevokeRequest>,
+        request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        self.state().revokes += 1;
+        let mut state = self.state();
+        (state.revokes, state.entries) = (state.revokes + 1, state.entries + 1);
+        state.ends.remove(&request.get_ref().id);
         Ok(Response::new(LeaseRevokeResponse::default()))
     }
 
@@ -255,8 +308,9 @@ impl Lease for Server {
         let answers = request.into_inner().map(move |renewal| {
             let mut state = server.state();
             state.renewals += 1;
-            let ttl = if state.faults.forget_leases { 0 } else { 60 };
-            Ok(LeaseKeepAliveResponse { id: renewal?.id, ttl, ..Default::default() })
+            let id = renewal?.id;
+            let ttl = if state.faults.forget_leases { 0 } else { state.renew(id) };
+            Ok(LeaseKeepAliveResponse { id, ttl, ..Default::default() })
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -303,7 +357,12 @@ impl Maintenance for Server {
     type SnapshotStream = Answers<SnapshotResponse>;
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        Ok(Response::new(StatusResponse { leader: 1, ..Default::default() }))
+        let (entries, member_id) = {
+            let state = self.state();
+            (state.entries, state.member + 1)
+        };
+        let header = Some(ResponseHeader { member_id, ..Default::default() });
+        Ok(Response::new(StatusResponse { header, leader: 1, raft_index: entries, ..Default::default() }))
     }
 
     async fn alarm(&self, _: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
