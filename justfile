@@ -44,6 +44,11 @@ spelling:
 run *flags:
     cargo run --release --bin tenured -- {{ flags }}
 
+# Three members on 127.0.0.1:2379, 2389 and 2399, their data in tenure-cluster; Ctrl-C stops them.
+cluster *flags:
+    cargo build --release --bin tenured --bin tenure
+    target/release/tenure cluster {{ flags }}
+
 # Measures the server against an etcd, in turn; bench/README.md says how to read what it prints.
 bench etcd="etcd" *flags:
     cargo build --release --workspace --bins

@@ -63,7 +63,9 @@ pub fn entries(folder: &str) -> Vec<String> {
     for entry in fs::read_dir(root().join(folder)).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
-        let left_behind = name == "target" || name.ends_with(".etcd") || name.ends_with(".log");
+        let left_behind = ["target", "tenure-cluster"].contains(&name.as_str())
+            || name.ends_with(".etcd")
+            || name.ends_with(".log");
         if !name.starts_with('.') && !left_behind {
             names.push(if entry.path().is_dir() { format!("{name}/") } else { name });
         }
