@@ -1,5 +1,6 @@
 //! The other members: where each is, the connections to it, and what every call between members carries so that none is
-//! taken for another's. It knows addresses and metadata, not what is said over the connections.
+//! taken for another's; and the door at which the others call. It knows addresses and metadata, not what is said over the
+//! connections.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -11,15 +12,19 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+pub use tonic::service::Routes;
+use tonic::transport::server::Connected;
+use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Status};
 
 use crate::config::Url;
+use crate::gathered::Gathered;
 use crate::ids::{ClusterId, MemberId};
-use crate::net::{Net, Wire};
+use crate::net::{Door, Net, Wire};
 
 const CLUSTER: &str = "tenure-cluster";
 const FROM: &str = "tenure-from";
@@ -30,6 +35,11 @@ const TO: &str = "tenure-to";
 const ENTRIES_WINDOW: u32 = 8 << 20;
 /// The same of the other connections.
 const WINDOW: u32 = 1 << 20;
+/// Entries come in messages of up to 2 MiB; few large frames carry them with less work than many small ones.
+const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// Between two tries to accept a connection after one has failed, and how many of them (a minute's) one warning stands for.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const FAILURES_PER_WARNING: u32 = 600;
 
 /// What a connection is for. Each purpose has one of its own, so that a long snapshot or a stuck stream of entries does not
 /// hold up a heartbeat.
@@ -78,6 +88,11 @@ impl Peers {
 
     pub fn own(&self) -> MemberId {
         self.book.own
+    }
+
+    /// How long a peer may stay silent, or take to answer a call: one election timeout.
+    pub fn patience(&self) -> Duration {
+        self.book.patience
     }
 
     /// Where a member is, by what the log says. New addresses give new connections.
@@ -174,7 +189,7 @@ struct Dialer {
 }
 
 impl Service<Uri> for Dialer {
-    type Response = TokioIo<Box<dyn Wire>>;
+    type Response = TokioIo<Gathered<Box<dyn Wire>>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, io::Error>> + Send>>;
 
@@ -188,7 +203,7 @@ impl Service<Uri> for Dialer {
 }
 
 impl Dialer {
-    async fn dial(self) -> io::Result<TokioIo<Box<dyn Wire>>> {
+    async fn dial(self) -> io::Result<TokioIo<Gathered<Box<dyn Wire>>>> {
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the member has no peer URL");
         let patience = self.patience / u32::try_from(self.urls.len().max(1)).unwrap_or(u32::MAX);
         for url in self.urls.iter() {
@@ -197,12 +212,109 @@ impl Dialer {
                 self.net.dial(url.host().to_owned(), url.port()).await
             };
             match tokio::time::timeout(patience, dialled).await {
-                Ok(Ok(wire)) => return Ok(TokioIo::new(wire)),
+                Ok(Ok(wire)) => return Ok(TokioIo::new(Gathered::new(wire))),
                 Ok(Err(error)) => failure = error,
                 Err(_) => failure = io::Error::new(io::ErrorKind::TimedOut, format!("{url} does not answer")),
             }
         }
         Err(failure)
+    }
+}
+
+/// Answers the callers at a door until `stopping` is ready.
+///
+/// # Errors
+/// The door itself failed; a caller who breaks off is none.
+pub async fn serve(
+    door: Box<dyn Door>,
+    routes: Routes,
+    patience: Duration,
+    stopping: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let callers = futures::stream::unfold((door, 0), |(mut door, mut failures)| async move {
+        let caller = admit(&mut *door, &mut failures).await;
+        Some((Ok::<_, io::Error>(Gathered::new(Caller(caller))), (door, failures)))
+    });
+    Server::builder()
+        .initial_connection_window_size(ENTRIES_WINDOW)
+        .initial_stream_window_size(ENTRIES_WINDOW)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .http2_keepalive_interval(Some(patience))
+        .http2_keepalive_timeout(Some(patience))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(callers, stopping)
+        .await
+}
+
+/// The next caller. When none can be let in (most likely for want of file descriptors) the callers wait in the kernel's queue.
+async fn admit(door: &mut dyn Door, failures: &mut u32) -> Box<dyn Wire> {
+    loop {
+        match door.accept().await {
+            Ok(caller) => return caller,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) => {}
+            Err(error) => {
+                if failures.is_multiple_of(FAILURES_PER_WARNING) {
+                    tracing::warn!(
+                        "cannot accept a peer's connection: {error}; raise the limit of open files (ulimit -n)"
+                    );
+                }
+                *failures = failures.wrapping_add(1);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A peer's connection in the form in which the server takes it.
+struct Caller(Box<dyn Wire>);
+
+impl Connected for Caller {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Caller {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Caller {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(context)
     }
 }
 

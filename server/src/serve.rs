@@ -18,9 +18,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{AutoCompaction, Config, ListenUrl};
 use crate::data_dir::{DataDir, Identity, Origin};
 use crate::gathered::Gathered;
-use crate::net::{Net, Tcp};
+use crate::net::{Door, Net, Tcp};
 use crate::node::{Node, Pace, Retention, Settings};
-use crate::peers::Peers;
+use crate::peers::{self, Peers};
 use crate::{api, data_dir, joining};
 
 /// How long requests under way may take to end once the member is told to stop.
@@ -65,14 +65,29 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let data_dir = DataDir::open(&*disk, &config.data_dir)?;
     let (identity, new) = identity(&config, &data_dir, &net).await?;
     let listeners = listen(&config.listen.client, "listen-client-urls").await?;
-    let peer_listeners = listen(&config.listen.peer, "listen-peer-urls").await?;
+    let doors = doors(&*net, &config.listen.peer).await?;
     if new {
         data_dir.claim(&*disk, &identity)?;
     }
     let node = start(&config, disk, &data_dir, &identity, net).await?;
-    node.ready(identity.member).await?;
 
     let (stop, stopping) = watch::channel(false);
+    let mut peer_servers = tokio::task::JoinSet::new();
+    for door in doors {
+        let stopping = stopped(stopping.clone());
+        peer_servers.spawn(peers::serve(door, node.peer_routes(), config.raft.election_timeout, stopping));
+    }
+    tokio::select! {
+        biased;
+        ready = node.ready(identity.member) => ready?,
+        signal = signal() => {
+            tracing::info!("received {}: stopping before this member served", signal.map_err(Error::Signals)?);
+            peer_servers.shutdown().await;
+            node.stop().await;
+            return Ok(());
+        }
+    }
+
     let limits = api::Limits {
         request_bytes_max: config.limits.request_bytes_max,
         txn_operations_max: config.limits.txn_ops_max,
@@ -81,15 +96,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let mut servers = tokio::task::JoinSet::new();
     for listener in listeners {
         let server = server(&config).layer(limits.wording()).add_routes(routes.clone());
-        let mut stopping = stopping.clone();
-        servers.spawn(server.serve_with_incoming_shutdown(incoming(listener), async move {
-            // An error means the same: the one who would tell is gone.
-            let _ = stopping.wait_for(|stop| *stop).await;
-        }));
-    }
-    let mut peer_doors = tokio::task::JoinSet::new();
-    for listener in peer_listeners {
-        peer_doors.spawn(hang_up(listener));
+        servers.spawn(server.serve_with_incoming_shutdown(incoming(listener), stopped(stopping.clone())));
     }
     announce(&config, &identity);
 
@@ -103,6 +110,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         tracing::warn!("some requests did not end in {} s; they are cut off", DRAIN.as_secs());
     }
     servers.shutdown().await;
+    peer_servers.shutdown().await;
     node.stop().await;
     tracing::info!("stopped");
     ended
@@ -117,14 +125,19 @@ async fn listen(urls: &[ListenUrl], flag: &'static str) -> Result<Vec<TcpListene
     Ok(listeners)
 }
 
-/// The peer port of a cluster of one: taken, so that a second server on it is noticed at once, and of no use to anyone.
-async fn hang_up(listener: TcpListener) {
-    let mut failures = 0;
-    loop {
-        let connection = accept(&listener, &mut failures).await;
-        let caller = connection.peer_addr().ok();
-        tracing::debug!(?caller, "hung up on a caller of the peer port: this cluster has one member");
+/// Where the other members call.
+async fn doors(net: &dyn Net, urls: &[ListenUrl]) -> Result<Vec<Box<dyn Door>>, Error> {
+    let mut doors = Vec::new();
+    for address in urls.iter().map(ListenUrl::address) {
+        let door = net.listen(address).await;
+        doors.push(door.map_err(|source| Error::Listen { address, flag: "listen-peer-urls", source })?);
     }
+    Ok(doors)
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means the same: the one who would tell is gone.
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 /// Who this member is, and whether its directory has yet to be told.

@@ -46,7 +46,7 @@ pub use writer::{Limits, Writer, Written};
 
 use crate::clock::Clock;
 use crate::ids::{LeaseIds, MemberId};
-use crate::peers::Peers;
+use crate::peers::{Peers, Routes};
 use crate::raft::{self, Consensus, Outlet};
 use compactor::Compactor;
 use leases::Counting;
@@ -186,6 +186,11 @@ impl Node {
             quota,
             tasks,
         })
+    }
+
+    /// What this member answers the other members with.
+    pub fn peer_routes(&self) -> Routes {
+        Routes::new(self.consensus.replication())
     }
 
     /// Waits until this member serves: somebody leads, it counts leases if that is itself, and it knows its own name and

@@ -31,10 +31,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
 use prost::Message;
 use tenure_disk::wal::Wal;
+use tenure_grpc::internal::replication_server::ReplicationServer;
 use tokio::sync::{Notify, watch};
 
 pub use apply::Outlet;
@@ -105,6 +106,7 @@ type Raft = openraft::Raft<TypeConfig, StateMachine>;
 #[derive(Clone)]
 pub struct Consensus {
     raft: Raft,
+    peers: Peers,
     leadership: watch::Receiver<Leadership>,
 }
 
@@ -121,36 +123,57 @@ impl Consensus {
         check_agreement(&wal, &view)?;
         let machine = StateMachine::new(view, outlet, options.record_bytes_max).map_err(StartError::new)?;
         let heavy_log = machine.heavy_log();
-        let raft =
-            Raft::new(options.member, config, network::Network::new(peers), log::Log::new(wal), machine)
-                .await;
+        let raft = Raft::new(
+            options.member,
+            config,
+            network::Network::new(peers.clone()),
+            log::Log::new(wal),
+            machine,
+        )
+        .await;
         let raft = raft.map_err(StartError::new)?;
         let leadership = follow_leadership(&raft, options.member);
-        let consensus = Consensus { raft, leadership };
+        let consensus = Consensus { raft, peers, leadership };
         tokio::spawn(consensus.clone().keep_log_short(heavy_log));
         Ok(consensus)
     }
 
-    /// Founds a cluster of these members; a member that has a log already knows its cluster and is left as it is.
+    /// What this member answers the others' calls with.
+    pub fn replication(&self) -> ReplicationServer<network::Service> {
+        network::Service::new(self.raft.clone(), self.peers.clone())
+    }
+
+    /// Founds a cluster of these members; a member that has a log already knows its cluster and is left as it is. Each
+    /// founder calls this with the same members.
     pub async fn found(&self, members: BTreeMap<u64, Vec<String>>) -> Result<(), StartError> {
         if self.raft.is_initialized().await.map_err(StartError::new)? {
             return Ok(());
         }
         let members: BTreeMap<u64, Peer> =
             members.into_iter().map(|(id, peer_urls)| (id, Peer { peer_urls })).collect();
-        self.raft.initialize(members).await.map_err(StartError::new)
+        match self.raft.initialize(members).await {
+            // Another founder was quicker: its log has come here already.
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(StartError::new(error)),
+        }
     }
 
-    /// Waits until what was committed before the last stop is applied again; a sole voter asks for its own election at
-    /// once instead of waiting for one.
+    /// A sole voter waits until what was committed before the last stop is applied again, and asks for its own election at
+    /// once instead of waiting for one. Of several, none knows what is committed before it has heard from a leader.
     pub async fn recover(&self) -> Result<(), StartError> {
-        self.raft.wait_for_recovery(None).await.map_err(StartError::new)?;
         let mut voters = self.raft.voter_ids();
         let alone = voters.next() == Some(*self.raft.node_id()) && voters.next().is_none();
         if alone {
+            self.raft.wait_for_recovery(None).await.map_err(StartError::new)?;
             self.raft.trigger().elect(false).await.map_err(StartError::new)?;
         }
         Ok(())
+    }
+
+    /// Asks a voter to lead in this member's place; it does so if its log is complete. Nothing happens if this
+    /// member does not lead. Whether it came to be is seen from [`Consensus::leadership`].
+    pub async fn transfer(&self, to: u64) -> Result<(), Unavailable> {
+        self.raft.trigger().transfer_leader(to).await.map_err(|_| Unavailable::Stopped)
     }
 
     /// Has a command committed and applied, and gives what became of it. `held` is let go when that is known, be it long

@@ -1,18 +1,42 @@
-//! How members reach each other. A cluster of one has nobody to reach; a call to a peer says that it cannot be reached.
+//! How this member speaks to the others: the consensus library's calls, over gRPC. Entries go down one long stream for each
+//! follower, as many messages under way as its connection takes; heartbeats and ballots have a connection of their own.
+//! The other side is `network/service.rs`.
+//!
+//! What a peer that does not read can make this member hold is bounded by its connection's window and one message. A
+//! peer that says nothing any more is given up by the connection itself (`peers.rs`), which ends its streams.
+
+mod exchange;
+mod message;
+mod service;
 
 use std::future::Future;
-use std::io;
+use std::time::Duration;
 
+use futures::future::BoxFuture;
+use futures::stream::{self, AbortHandle, BoxStream};
+use futures::{Stream, StreamExt};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
+    RaftNetworkFactory,
+};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tenure_disk::store::Snapshot as StoreSnapshot;
+use tenure_grpc::internal::replication_client::ReplicationClient;
+use tonic::transport::Channel;
+
+pub use service::Service;
 
 use super::snapshot::Snapshot;
 use super::types::{Peer, TypeConfig, Vote};
-use crate::peers::Peers;
+use crate::peers::{Lane, Peers};
+use exchange::Exchange;
+
+/// The first pause after a peer could not be reached; each further one is twice as long, up to one election timeout.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// Makes connections to peers.
 pub struct Network {
@@ -23,16 +47,132 @@ impl Network {
     pub fn new(peers: Peers) -> Network {
         Network { peers }
     }
+
+    fn connection(&self, target: u64, node: &Peer, purpose: Purpose) -> Connection {
+        self.peers.learn(target, &node.peer_urls);
+        Connection { peers: self.peers.clone(), target, purpose, heartbeats: None }
+    }
 }
 
-/// One peer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Entries,
+    Heartbeats,
+}
+
+/// One peer, for one purpose.
 pub struct Connection {
+    peers: Peers,
     target: u64,
+    purpose: Purpose,
+    /// The stream of heartbeats, while it works.
+    heartbeats: Option<Exchange>,
 }
 
 impl Connection {
-    fn unreachable(&self) -> Unreachable<TypeConfig> {
-        Unreachable::new(&io::Error::other(format!("member {:x} has no connection from here", self.target)))
+    fn client(&self, lane: Lane) -> Result<ReplicationClient<Channel>, Unreachable<TypeConfig>> {
+        let channel = self
+            .peers
+            .channel(self.target, lane)
+            .ok_or_else(|| self.unreachable("its address is not known"))?;
+        Ok(ReplicationClient::new(channel))
+    }
+
+    fn unreachable(&self, why: impl std::fmt::Display) -> Unreachable<TypeConfig> {
+        Unreachable::from_string(format!("member {:x} cannot be reached: {why}", self.target))
+    }
+
+    /// One call with an answer.
+    async fn ask<T, R>(
+        &self,
+        message: T,
+        option: &RPCOption,
+        call: impl AsyncFnOnce(
+            ReplicationClient<Channel>,
+            tonic::Request<T>,
+        ) -> Result<tonic::Response<R>, tonic::Status>,
+    ) -> Result<R, RPCError<TypeConfig>> {
+        let asked = call(self.client(Lane::Control)?, self.peers.address(self.target, message));
+        match tokio::time::timeout(option.soft_ttl(), asked).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.unreachable(status.message()).into()),
+            Err(_) => Err(self.unreachable("it does not answer in time").into()),
+        }
+    }
+
+    async fn replicate<S>(&self, mut input: S) -> Result<Answers<'static>, RPCError<TypeConfig>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        // The library has its pauses after a failure in its stream: to connect before they are over would be to have none.
+        let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
+        // The library shares a place between this stream and the one that follows it, so when the answers are dropped,
+        // the requests must end, even if the connection still holds them.
+        let (input, end) = stream::abortable(stream::iter([first]).chain(input));
+        let end = EndOnDrop(end);
+        let requests = self.peers.address(self.target, input.map(message::append_request));
+        let mut client = self.client(Lane::Entries)?;
+        let begun = tokio::time::timeout(self.peers.patience(), client.append(requests));
+        let answers = match begun.await {
+            Ok(Ok(answers)) => answers.into_inner(),
+            Ok(Err(status)) => return Err(self.unreachable(status.message()).into()),
+            Err(_) => return Err(self.unreachable("it does not answer in time").into()),
+        };
+        let target = self.target;
+        let answers = answers.map(move |answer| {
+            let _requests = &end;
+            let answer = answer.map_err(|status| lost(target, status.message()))?;
+            message::take_append_response(answer).map_err(|error| lost(target, error))
+        });
+        Ok(answers.boxed())
+    }
+
+    async fn beat<S>(
+        &mut self,
+        mut input: S,
+        option: &RPCOption,
+    ) -> Result<Answers<'static>, RPCError<TypeConfig>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let Some(request) = input.next().await else { return Ok(stream::empty().boxed()) };
+        let request = message::append_request(request);
+        // Left out of its place while it is used: whatever ends this call early also ends the stream.
+        let kept = self.heartbeats.take();
+        let asked = async {
+            if let Some(mut exchange) = kept
+                && let Ok(answer) = exchange.ask(request.clone()).await
+            {
+                return Ok((exchange, answer));
+            }
+            let client = self.client(Lane::Control)?;
+            let opened = Exchange::open(client, &self.peers, self.target).await;
+            let mut exchange = opened.map_err(|status| self.unreachable(status.message()))?;
+            let answer = exchange.ask(request).await.map_err(|status| self.unreachable(status.message()))?;
+            Ok::<_, Unreachable<TypeConfig>>((exchange, answer))
+        };
+        let (exchange, answer) = tokio::time::timeout(option.soft_ttl(), asked)
+            .await
+            .map_err(|_| self.unreachable("it does not answer in time"))??;
+        let answer = message::take_append_response(answer).map_err(|error| self.unreachable(error))?;
+        // After a refusal the peer ends the stream.
+        self.heartbeats = answer.is_ok().then_some(exchange);
+        Ok(stream::iter([Ok(answer)]).boxed())
+    }
+}
+
+/// A stream that worked and broke.
+fn lost(target: u64, why: impl std::fmt::Display) -> RPCError<TypeConfig> {
+    Unreachable::from_string(format!("the stream of entries to member {target:x} ended: {why}")).into()
+}
+
+type Answers<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
+
+struct EndOnDrop(AbortHandle);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -40,37 +180,87 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: u64, node: &Peer) -> Connection {
-        self.peers.learn(target, &node.peer_urls);
-        Connection { target }
+        self.connection(target, node, Purpose::Entries)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Peer) -> Connection {
+        self.connection(target, node, Purpose::Heartbeats)
     }
 }
 
-impl RaftNetworkV2<TypeConfig> for Connection {
-    type SnapshotData = StoreSnapshot;
-
-    async fn append_entries(
-        &mut self,
-        _request: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+impl NetStreamAppend<TypeConfig> for Connection {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<Answers<'s>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        Box::pin(async move {
+            match self.purpose {
+                Purpose::Entries => self.replicate(input).await,
+                Purpose::Heartbeats => self.beat(input, &option).await,
+            }
+        })
     }
+}
 
+impl NetVote<TypeConfig> for Connection {
     async fn vote(
         &mut self,
-        _request: VoteRequest<TypeConfig>,
-        _option: RPCOption,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        self.ballot(&request, false, &option).await
     }
 
     async fn pre_vote(
         &mut self,
-        _request: VoteRequest<TypeConfig>,
-        _option: RPCOption,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        self.ballot(&request, true, &option).await
     }
+}
+
+impl Connection {
+    async fn ballot(
+        &self,
+        request: &VoteRequest<TypeConfig>,
+        pre: bool,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let message = message::ballot_request(request, pre);
+        let response =
+            self.ask(message, option, async |mut client, request| client.ballot(request).await).await?;
+        message::take_ballot_response(response).map_err(|error| self.unreachable(error).into())
+    }
+}
+
+impl NetTransferLeader<TypeConfig> for Connection {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let message = message::transfer_request(&request);
+        let response =
+            self.ask(message, &option, async |mut client, request| client.transfer(request).await).await?;
+        message::take_transfer_response(response, &request).map_err(|error| self.unreachable(error).into())
+    }
+}
+
+impl NetBackoff<TypeConfig> for Connection {
+    fn backoff(&self) -> Option<Backoff> {
+        let longest = self.peers.patience().max(PAUSE_MIN);
+        let pauses = std::iter::successors(Some(PAUSE_MIN), move |pause| Some((*pause * 2).min(longest)));
+        Some(Backoff::new(pauses))
+    }
+}
+
+impl NetSnapshot<TypeConfig> for Connection {
+    type SnapshotData = StoreSnapshot;
 
     async fn full_snapshot(
         &mut self,
@@ -79,6 +269,6 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(self.unreachable()))
+        Err(self.unreachable("snapshots are not sent yet").into())
     }
 }
