@@ -4,11 +4,13 @@
 // Each test file is a program of its own and takes from here only what it needs.
 #![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
+mod cluster;
 mod peers;
 mod program;
 mod server;
 mod wait;
 
+pub use cluster::Cluster;
 pub use peers::{Etcd, NEW, OLD};
 pub use program::{Finished, Program};
 pub use server::{Launch, Server};

@@ -30,6 +30,9 @@ pub struct Launch {
     pub data_dir: PathBuf,
     pub client_port: u16,
     pub peer_port: u16,
+    pub name: String,
+    /// All founders, `name=peer URL` with commas; None: this one alone.
+    pub initial_cluster: Option<String>,
     /// Flags after the usual ones.
     pub extra: Vec<String>,
 }
@@ -38,6 +41,8 @@ pub struct Launch {
 pub struct Server {
     pub launch: Launch,
     log: PathBuf,
+    /// How long the log was when the current life began.
+    begun: usize,
     child: Option<Child>,
     /// Held for its end: the directory goes with the server.
     _home: TempDir,
@@ -52,7 +57,15 @@ impl Launch {
     /// A one-member cluster below `home`, on free ports.
     pub fn alone(program: PathBuf, home: &Path) -> Launch {
         let (client_port, peer_port) = (free_port(), free_port());
-        Launch { program, data_dir: home.join("data"), client_port, peer_port, extra: Vec::new() }
+        Launch {
+            program,
+            data_dir: home.join("data"),
+            client_port,
+            peer_port,
+            name: "default".to_owned(),
+            initial_cluster: None,
+            extra: Vec::new(),
+        }
     }
 
     pub fn endpoint(&self) -> String {
@@ -65,15 +78,15 @@ impl Launch {
 
     pub fn arguments(&self) -> Vec<String> {
         let data_dir = self.data_dir.to_str().expect("temporary directories have plain names");
-        let cluster = format!("default={}", self.peer_url());
+        let alone = format!("{}={}", self.name, self.peer_url());
         let mut arguments: Vec<String> = [
-            ("--name", "default"),
+            ("--name", self.name.as_str()),
             ("--data-dir", data_dir),
             ("--listen-client-urls", &self.endpoint()),
             ("--advertise-client-urls", &self.endpoint()),
             ("--listen-peer-urls", &self.peer_url()),
             ("--initial-advertise-peer-urls", &self.peer_url()),
-            ("--initial-cluster", &cluster),
+            ("--initial-cluster", self.initial_cluster.as_ref().unwrap_or(&alone)),
         ]
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()])
@@ -96,10 +109,15 @@ impl Server {
     }
 
     pub fn start_as(launch: Launch, home: TempDir) -> Server {
-        let log = home.path().join("server.log");
-        let mut server = Server { launch, log, child: None, _home: home };
+        let mut server = Server::prepared(launch, home);
         server.restart();
         server
+    }
+
+    /// One that is not started yet.
+    pub fn prepared(launch: Launch, home: TempDir) -> Server {
+        let log = home.path().join("server.log");
+        Server { launch, log, begun: 0, child: None, _home: home }
     }
 
     pub fn endpoint(&self) -> String {
@@ -108,15 +126,15 @@ impl Server {
 
     /// Starts the stopped server on its directory and waits until it is ready.
     pub fn restart(&mut self) {
-        let seen = self.begin();
-        self.wait_until_ready(seen);
+        self.begin();
+        self.wait_until_ready();
     }
 
-    /// Starts the stopped server without waiting. Returns how long the log was before.
-    pub fn begin(&mut self) -> usize {
+    /// Starts the stopped server without waiting.
+    pub fn begin(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(&self.log).expect("our own directory");
-        let seen = log.metadata().expect("an open file").len() as usize;
+        self.begun = log.metadata().expect("an open file").len() as usize;
         let stdout = log.try_clone().expect("an open file");
         let child = Command::new(&self.launch.program)
             .args(self.launch.arguments())
@@ -126,7 +144,6 @@ impl Server {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", self.launch.program.display()));
         self.child = Some(child);
-        seen
     }
 
     /// The polite way: SIGTERM, then its end within a bound, without an error.
@@ -159,6 +176,20 @@ impl Server {
         self.child.as_mut().is_some_and(|child| child.try_wait().expect("our own child").is_none())
     }
 
+    /// SIGSTOP: it keeps all it has and does nothing, until [`Server::go_on`].
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("only a running server is sent signals");
+        kill_process(Pid::from_child(child), signal).expect("our own child");
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("only a running server has one").id()
     }
@@ -173,9 +204,10 @@ impl Server {
         String::from_utf8_lossy(bytes.get(byte..).unwrap_or_default()).into_owned()
     }
 
-    fn wait_until_ready(&mut self, seen: usize) {
+    /// Waits until the server that was begun serves.
+    pub fn wait_until_ready(&mut self) {
         let deadline = Deadline::after(START_BOUND);
-        while !self.log_from(seen).contains(READY) {
+        while !self.log_from(self.begun).contains(READY) {
             let status = self.child.as_mut().expect("just started").try_wait().expect("our own child");
             assert!(
                 status.is_none(),
