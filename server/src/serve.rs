@@ -18,6 +18,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{AutoCompaction, Config, ListenUrl};
 use crate::data_dir::{DataDir, Identity, Origin};
 use crate::gathered::Gathered;
+use crate::ids::Dice;
 use crate::net::{Door, Net, Tcp};
 use crate::node::{Node, Pace, Retention, Settings};
 use crate::peers::{self, Peers};
@@ -206,6 +207,7 @@ async fn start(
             AutoCompaction::Revision(kept) => Retention::Revisions(kept),
         },
         watch_progress_interval: config.watch_progress_notify_interval,
+        first_ticket: Dice::from_system().number(),
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let peers = Peers::new(identity.cluster, identity.member, net, patience);

@@ -39,6 +39,7 @@ fn settings() -> Settings {
         quota_bytes_max: None,
         retention: Retention::Everything,
         watch_progress_interval: Duration::from_secs(600),
+        first_ticket: 1,
     }
 }
 

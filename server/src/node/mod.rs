@@ -4,6 +4,8 @@
 //! | task            | owns                     | input                          | output                    | bound           | when full          |
 //! |-----------------|--------------------------|--------------------------------|---------------------------|-----------------|--------------------|
 //! | read round      | the readers that wait    | readers                        | one proof for all of them | callers         | joins the next     |
+//! | sender          | to whom proposals go     | tickets, leadership            | batches to the leader     | the writer's    | refused before     |
+//! | renewals        | those not yet asked for  | leases' streams                | one question at a time    | callers         | joins the next     |
 //! | lease count     | the lessor's clock hand  | leadership, deadlines, grants  | expiry proposals          | 500 an entry    | next entry         |
 //! | sweeper         | the walk over the index  | compactions                    | dropped records           | 1000 keys/slice | store's back-pressure |
 //! | compactor       | notes of revisions       | the clock                      | compaction proposals      | ten notes       |                    |
@@ -13,6 +15,7 @@
 
 mod compactor;
 mod error;
+mod forwarding;
 pub mod hash;
 mod history;
 mod leases;
@@ -47,8 +50,9 @@ pub use writer::{Limits, Writer, Written};
 use crate::clock::Clock;
 use crate::ids::{LeaseIds, MemberId};
 use crate::peers::{Peers, Routes};
-use crate::raft::{self, Consensus, Outlet};
+use crate::raft::{self, Consensus, Mandate, Outlet, Reply};
 use compactor::Compactor;
+use forwarding::{Elsewhere, ReadIndexes, Tickets};
 use leases::Counting;
 
 /// What a node is to be.
@@ -71,6 +75,8 @@ pub struct Settings {
     pub quota_bytes_max: Option<u64>,
     pub retention: Retention,
     pub watch_progress_interval: Duration,
+    /// Thrown anew at each start: where this member begins to number what it has others propose.
+    pub first_ticket: u64,
 }
 
 /// etcd's time for a request, to which two election timeouts are added.
@@ -78,6 +84,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Proposals under way at once: count and bytes.
 const UNDER_WAY_MAX: usize = 16_384;
 const UNDER_WAY_BYTES_MAX: usize = 256 << 20;
+/// What a message of forwarded proposals holds beside the last one, which may be as large as a request, bytes.
+const FORWARDED_BYTES_MAX: usize = 1 << 20;
 /// Between two looks at whether this member serves yet.
 const READY_LOOK: Duration = Duration::from_millis(5);
 /// Between two attempts to publish this member's addresses.
@@ -95,6 +103,7 @@ pub struct Node {
     pub sweeper: Sweeper,
     pub quota: Quota,
     pub clock: Arc<dyn Clock>,
+    peers: Peers,
     tasks: JoinSet<()>,
 }
 
@@ -103,6 +112,7 @@ struct Outlets {
     watches: Watches,
     counting: Arc<Counting>,
     sweeper: Sweeper,
+    tickets: Arc<Tickets>,
 }
 
 impl Outlet for Outlets {
@@ -117,6 +127,15 @@ impl Outlet for Outlets {
     fn restored(&self) {
         self.sweeper.restored();
         self.watches.restored();
+        self.tickets.restored();
+    }
+
+    fn led(&self, mandate: Mandate) {
+        self.tickets.led(mandate);
+    }
+
+    fn answer(&self, number: u64, reply: Reply) {
+        self.tickets.answer(number, reply);
     }
 }
 
@@ -134,10 +153,17 @@ impl Node {
         let watches = Watches::new(view.clone());
         let counting = Arc::new(Counting::new(clock.clone()));
         let (sweeper, sweeping) = Sweeper::new(view.clone(), settings.sweep);
-        let outlets =
-            Outlets { watches: watches.clone(), counting: counting.clone(), sweeper: sweeper.clone() };
-        let options = options(&settings);
-        let consensus = Consensus::start(options, wal, view.clone(), Arc::new(outlets), peers)
+        let limits = limits(&settings);
+        let timeout = limits.timeout;
+        let timeout_ms = timeout.as_millis() as u64;
+        let tickets = Arc::new(Tickets::new(settings.member.0, settings.first_ticket, timeout_ms));
+        let outlets = Arc::new(Outlets {
+            watches: watches.clone(),
+            counting: counting.clone(),
+            sweeper: sweeper.clone(),
+            tickets: tickets.clone(),
+        });
+        let consensus = Consensus::start(options(&settings), wal, view.clone(), outlets, peers.clone())
             .await
             .map_err(StartError::new)?;
         if !settings.founders.is_empty() {
@@ -145,61 +171,87 @@ impl Node {
         }
         consensus.recover().await.map_err(StartError::new)?;
 
-        let limits = limits(&settings);
-        let timeout = limits.timeout;
-        let writer = Writer::new(consensus.clone(), limits);
-        let read_index = ReadIndex::new(consensus.clone(), timeout);
-        let lease_ids = Arc::new(LeaseIds::new(settings.member, clock.unix_ms()));
-        let ttl_min_s = shortest_ttl_s(settings.election);
+        let writer = Writer::new(consensus.clone(), tickets.clone(), limits);
+        let elsewhere = ReadIndexes::new(peers.clone());
+        let read_index =
+            ReadIndex::new(consensus.clone(), elsewhere, clock.clone(), timeout, settings.election);
         let leases = Leases::new(leases::Parts {
             view: view.clone(),
             writer: writer.clone(),
             read_index: read_index.clone(),
             counting,
-            ids: lease_ids,
+            elsewhere: Elsewhere::new(peers.clone(), consensus.leadership(), settings.election, timeout),
+            ids: Arc::new(LeaseIds::new(settings.member, clock.unix_ms())),
             leadership: consensus.leadership(),
             timeout,
-            ttl_min_s,
+            ttl_min_s: shortest_ttl_s(settings.election),
         });
-        let quota = Quota::new(view.clone(), writer.clone(), settings.member.0, settings.quota_bytes_max);
+        let sender = forwarding::Sender {
+            tickets,
+            consensus: consensus.clone(),
+            peers: peers.clone(),
+            clock: clock.clone(),
+        };
+        let mut node = Node {
+            quota: Quota::new(view.clone(), writer.clone(), settings.member.0, settings.quota_bytes_max),
+            reader: Reader::new(view.clone(), read_index.clone()),
+            peers,
+            clock,
+            consensus,
+            view,
+            writer,
+            read_index,
+            leases,
+            watches,
+            sweeper,
+            tasks: JoinSet::new(),
+        };
+        node.tasks.spawn(sweeping);
+        node.tasks.spawn(sender.run());
+        node.work(settings);
+        Ok(node)
+    }
 
-        let mut tasks = JoinSet::new();
-        tasks.spawn(sweeping);
-        tasks.spawn(leases::count(leases.clone(), consensus.clone(), settings.election.as_millis() as u64));
+    /// Starts the tasks that need nothing but what the node is made of.
+    fn work(&mut self, settings: Settings) {
+        let Node { consensus, view, writer, leases, watches, quota, tasks, .. } = self;
+        let election_ms = settings.election.as_millis() as u64;
+        tasks.spawn(leases::count(leases.clone(), consensus.clone(), election_ms));
         let compactor =
             Compactor { view: view.clone(), writer: writer.clone(), consensus: consensus.clone() };
         tasks.spawn(compactor.run(settings.retention));
         tasks.spawn(quota.clone().watch_over());
         tasks.spawn(watches.clone().tell_progress(settings.watch_progress_interval));
         tasks.spawn(publish(writer.clone(), settings));
-        let reader = Reader::new(view.clone(), read_index.clone());
-        Ok(Node {
-            clock,
-            consensus,
-            view,
-            writer,
-            reader,
-            read_index,
-            leases,
-            watches,
-            sweeper,
-            quota,
-            tasks,
-        })
     }
 
     /// What this member answers the other members with.
     pub fn peer_routes(&self) -> Routes {
+        let forwarding = forwarding::Service::new(forwarding::ServiceParts {
+            peers: self.peers.clone(),
+            consensus: self.consensus.clone(),
+            writer: self.writer.clone(),
+            read_index: self.read_index.clone(),
+            leases: self.leases.clone(),
+        });
         Routes::new(self.consensus.replication())
+            .add_service(forwarding.server(self.writer.request_bytes_max() + FORWARDED_BYTES_MAX))
     }
 
-    /// Waits until this member serves: somebody leads, it counts leases if that is itself, and it knows its own name and
+    /// Waits until this member serves: somebody leads, all that was acknowledged before is applied here, so that what
+    /// clients were told once does not go back, this member counts leases if it leads, and it knows its own name and
     /// addresses from the log.
     pub async fn ready(&self, member: MemberId) -> Result<(), StartError> {
-        let mut leadership = self.consensus.leadership();
+        let leadership = self.consensus.leadership();
         let mut looked_ms = 0;
+        while let Err(unavailable) = self.read_index.confirm().await {
+            if let Some(failure) = self.consensus.failure() {
+                return Err(StartError::new(failure));
+            }
+            tracing::warn!(?unavailable, "still waiting for a leader before serving");
+        }
         loop {
-            let now = *leadership.borrow_and_update();
+            let now = *leadership.borrow();
             let published =
                 self.view.machine().members().get(member.0).is_some_and(|own| !own.name.is_empty());
             let counts = !now.here || self.leases.counted().await.is_ok();

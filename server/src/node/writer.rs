@@ -1,5 +1,5 @@
-//! The way in for changes: bounds what is under way, then has it committed and applied. A write that fails here after it
-//! was proposed is unknown, never "did not happen".
+//! The way in for changes: bounds what is under way, then has it committed and applied, here if this member leads, else
+//! through the one that does. A write that fails here after it was proposed is unknown, never "did not happen".
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -8,8 +8,11 @@ use std::time::Duration;
 use tenure_proto::internal::Command;
 use tenure_state::{Response, Revision};
 
+use tokio::sync::watch;
+
 use super::error::Error;
-use crate::raft::{Consensus, Proposal, Unavailable};
+use super::forwarding::Tickets;
+use crate::raft::{Consensus, Held, Leadership, Proposal, Reply, Ticket, Unavailable};
 
 /// What a writer lets through.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +38,8 @@ pub struct Written {
 #[derive(Clone)]
 pub struct Writer {
     consensus: Consensus,
+    leadership: watch::Receiver<Leadership>,
+    tickets: Arc<Tickets>,
     limits: Limits,
     under_way: Arc<UnderWay>,
 }
@@ -47,34 +52,73 @@ struct UnderWay {
 }
 
 impl Writer {
-    pub fn new(consensus: Consensus, limits: Limits) -> Writer {
-        Writer { consensus, limits, under_way: Arc::default() }
+    pub fn new(consensus: Consensus, tickets: Arc<Tickets>, limits: Limits) -> Writer {
+        let leadership = consensus.leadership();
+        Writer { consensus, leadership, tickets, limits, under_way: Arc::default() }
     }
 
     pub async fn write(&self, command: Command) -> Result<Written, Error> {
-        let proposal = Proposal::new(command);
-        if proposal.0.len() > self.limits.request_bytes_max {
+        let proposal = Proposal::encode(command, Ticket::BYTES);
+        if proposal.len() > self.limits.request_bytes_max {
             return Err(Error::TooLarge);
         }
-        let admitted = self.admit(proposal.0.len())?;
+        let admitted = self.admit(proposal.len())?;
         self.propose(proposal, admitted).await
     }
 
     /// A command of the cluster itself: few, bounded by whoever makes them, and needed most when clients ask too much.
     pub async fn write_own(&self, command: Command) -> Result<Written, Error> {
-        let proposal = Proposal::new(command);
-        let counted = Admitted::count(&self.under_way, proposal.0.len());
+        let proposal = Proposal::encode(command, Ticket::BYTES);
+        let counted = Admitted::count(&self.under_way, proposal.len());
         self.propose(proposal, counted).await
     }
 
-    async fn propose(&self, proposal: Proposal, admitted: Admitted) -> Result<Written, Error> {
-        let proposed = self.consensus.propose(proposal, Box::new(admitted));
-        let reply = match tokio::time::timeout(self.limits.timeout, proposed).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(unavailable)) => return Err(self.failed(unavailable)),
-            Err(_) => return Err(self.failed(Unavailable::TimedOut)),
+    /// A command of this member as the leader, which means nothing in another leadership: never passed on.
+    pub async fn write_as_leader(&self, command: Command) -> Result<Written, Error> {
+        let proposal = Proposal::encode(command, 0);
+        let counted = Admitted::count(&self.under_way, proposal.len());
+        self.written(self.propose_here(Proposal(proposal.into()), counted).await)
+    }
+
+    async fn propose(&self, proposal: Vec<u8>, admitted: Admitted) -> Result<Written, Error> {
+        if !self.leadership.borrow().here {
+            return self.written(self.pass_on(proposal, admitted).await);
+        }
+        let proposal = Proposal(proposal.into());
+        let outcome = match self.propose_here(proposal.clone(), admitted).await {
+            // Not proposed, so that another may do it.
+            Err(Unavailable::NoLeader) => {
+                let counted = Admitted::count(&self.under_way, proposal.0.len());
+                self.pass_on(proposal.0.to_vec(), counted).await
+            }
+            outcome => outcome,
         };
+        self.written(outcome)
+    }
+
+    async fn propose_here(&self, proposal: Proposal, admitted: Admitted) -> Result<Reply, Unavailable> {
+        let proposed = self.consensus.propose(proposal, Box::new(admitted));
+        tokio::time::timeout(self.limits.timeout, proposed).await.unwrap_or(Err(Unavailable::TimedOut))
+    }
+
+    /// Through whoever leads; waits for a leader if there is none. The tickets know when to give up.
+    async fn pass_on(&self, proposal: Vec<u8>, admitted: Admitted) -> Result<Reply, Unavailable> {
+        let told = self.tickets.add(proposal, Box::new(admitted));
+        told.await.unwrap_or(Err(Unavailable::Stopped))
+    }
+
+    fn written(&self, outcome: Result<Reply, Unavailable>) -> Result<Written, Error> {
+        let reply = outcome.map_err(|unavailable| self.failed(unavailable))?;
         Ok(Written { response: reply.answer?, revision: reply.revision })
+    }
+
+    /// A place among those under way for another member's proposal.
+    pub(super) fn hold(&self, bytes: usize) -> Result<Held, Unavailable> {
+        Ok(Box::new(self.admit(bytes)?))
+    }
+
+    pub fn request_bytes_max(&self) -> usize {
+        self.limits.request_bytes_max
     }
 
     /// Proposals that were not answered yet.

@@ -12,11 +12,13 @@ use prost::Message;
 use tenure_disk::store::{Snapshot as StoreSnapshot, Store};
 use tenure_proto::internal;
 use tenure_state::{Effect, Fatal, Machine, Member, Place, Position, Records, Response, Revision, Write};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::codec;
 use super::snapshot::{self, SnapshotBuilder};
-use super::types::{Entry, LogId, Membership, Proposal, Reply, StoredMembership, TypeConfig};
+use super::types::{
+    Entry, LogId, Mandate, Membership, Proposal, Reply, StoredMembership, Ticket, TypeConfig,
+};
 use super::view::View;
 
 /// Entries given to the machine while its lock is held: readers wait no longer than these take.
@@ -28,6 +30,12 @@ pub trait Outlet: Send + Sync + 'static {
 
     /// The whole state was replaced by a later one: what lies between was not followed.
     fn restored(&self);
+
+    /// From here on entries are of this leadership: whatever earlier leaders took and is not applied by now never will be.
+    fn led(&self, mandate: Mandate);
+
+    /// What became of a proposal that another member made for this one, by its ticket's number.
+    fn answer(&self, number: u64, reply: Reply);
 }
 
 /// The consensus library's state machine, over ours.
@@ -40,6 +48,11 @@ pub struct StateMachine {
     /// Bytes of commands applied since the last snapshot, and whom to tell when they are many.
     unsaved_bytes: usize,
     heavy_log: Arc<Notify>,
+    member: u64,
+    /// Whose entries are being applied.
+    mandate: Mandate,
+    /// Index of the last applied entry, told after its effects are out.
+    told: watch::Sender<u64>,
 }
 
 /// A snapshot is due after so many bytes of commands even if the entries are few: what the log holds beyond it is read
@@ -49,6 +62,7 @@ const UNSAVED_BYTES_MAX: usize = 128 << 20;
 impl StateMachine {
     /// Takes up where the store says it stopped.
     pub fn new(
+        member: u64,
         view: Arc<View>,
         outlet: Arc<dyn Outlet>,
         record_bytes_max: usize,
@@ -60,8 +74,23 @@ impl StateMachine {
             }
             None => (None, StoredMembership::default()),
         };
-        let heavy_log = Arc::new(Notify::new());
-        Ok(StateMachine { view, outlet, applied, membership, record_bytes_max, unsaved_bytes: 0, heavy_log })
+        Ok(StateMachine {
+            view,
+            outlet,
+            applied,
+            membership,
+            record_bytes_max,
+            unsaved_bytes: 0,
+            heavy_log: Arc::new(Notify::new()),
+            member,
+            mandate: applied.as_ref().map(mandate).unwrap_or_default(),
+            told: watch::Sender::new(applied.map_or(0, |applied| applied.index)),
+        })
+    }
+
+    /// How far entries are applied, and a way to wait for more.
+    pub fn told(&self) -> watch::Receiver<u64> {
+        self.told.subscribe()
     }
 
     /// Notified when a snapshot is due for the log's size.
@@ -76,20 +105,34 @@ impl StateMachine {
         let mut machine = view.machine.write();
         let mut ahead = Ahead::new(view.store(), machine.revision(), chunk.len());
         for (entry, responder) in chunk {
-            let at = Position { term: entry.log_id.committed_leader_id().term, index: entry.log_id.index };
-            let (reply, effects) = self.apply_one(&mut machine, at, entry, &mut ahead)?;
-            outcomes.push((at, reply, effects, responder));
+            let applied = self.apply_one(&mut machine, entry, &mut ahead)?;
+            outcomes.push((applied, responder));
         }
         // Readers must find the records of all that the machine speaks of, so the store has them before the lock is free.
         view.store().write(ahead.writes, self.applied_bytes(&machine)).map_err(io::Error::other)?;
         drop(machine);
-        for (at, reply, effects, responder) in outcomes {
+        for (applied, responder) in outcomes {
+            let Applied { mandate, reply, effects, ticket } = applied;
+            if mandate > self.mandate {
+                self.mandate = mandate;
+                self.outlet.led(mandate);
+            }
             if !effects.is_empty() {
-                self.outlet.follow(at, effects);
+                self.outlet.follow(Position { term: mandate.term, index: reply.index }, effects);
             }
-            if let Some(responder) = responder {
-                responder.send(reply);
+            match ticket {
+                // Who proposed it for another has nobody to tell.
+                Some(ticket) if ticket.member == self.member => self.outlet.answer(ticket.number, reply),
+                Some(_) => drop(responder),
+                None => {
+                    if let Some(responder) = responder {
+                        responder.send(reply);
+                    }
+                }
             }
+        }
+        if let Some(id) = &self.applied {
+            self.told.send_replace(id.index);
         }
         Ok(())
     }
@@ -97,13 +140,14 @@ impl StateMachine {
     fn apply_one(
         &mut self,
         machine: &mut Machine,
-        at: Position,
         entry: Entry,
         ahead: &mut Ahead<'_>,
-    ) -> io::Result<(Reply, Vec<Effect>)> {
+    ) -> io::Result<Applied> {
         self.applied = Some(entry.log_id);
+        let mandate = mandate(&entry.log_id);
+        let at = Position { term: mandate.term, index: entry.log_id.index };
         let mut answer = Ok(Response::MemberPublished);
-        let mut effects = Vec::new();
+        let (mut effects, mut ticket) = (Vec::new(), None);
         match entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Membership(membership) => {
@@ -111,15 +155,17 @@ impl StateMachine {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
             }
             EntryPayload::Normal(proposal) => {
-                let command = self.weighed(proposal).command().filter(|command| command.wish.is_some());
-                let command = command.ok_or_else(|| unknown(at))?;
+                let known = self.weighed(proposal).command().filter(|(command, _)| command.wish.is_some());
+                let (command, by) = known.ok_or_else(|| unknown(at))?;
+                ticket = by;
                 let applied = machine.apply(at, &command, ahead).map_err(io::Error::other)?;
                 answer = applied.answer;
                 effects = applied.effects;
                 ahead.take(applied.writes);
             }
         }
-        Ok((Reply { answer, revision: machine.revision(), index: at.index }, effects))
+        let reply = Reply { answer, revision: machine.revision(), index: at.index };
+        Ok(Applied { mandate, reply, effects, ticket })
     }
 
     fn weighed(&mut self, proposal: Proposal) -> Proposal {
@@ -141,6 +187,19 @@ impl StateMachine {
         };
         applied.encode_to_vec().into()
     }
+}
+
+/// What came of one entry.
+struct Applied {
+    mandate: Mandate,
+    reply: Reply,
+    effects: Vec<Effect>,
+    ticket: Option<Ticket>,
+}
+
+fn mandate(id: &LogId) -> Mandate {
+    let leader = id.committed_leader_id();
+    Mandate { term: leader.term, member: leader.node_id }
 }
 
 /// To pass over what others apply would be to part from them.
@@ -248,6 +307,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.outlet.restored();
+        if let Some(id) = &self.applied {
+            self.told.send_replace(id.index);
+        }
         Ok(())
     }
 

@@ -23,7 +23,7 @@ pub fn entry_bytes(entry: &Entry) -> Bytes {
         EntryPayload::Blank => log_payload::Kind::Blank(true),
         EntryPayload::Membership(membership) => log_payload::Kind::Membership(membership_message(membership)),
     };
-    LogPayload { kind: Some(kind) }.encode_to_vec().into()
+    LogPayload { kind: Some(kind), ..LogPayload::default() }.encode_to_vec().into()
 }
 
 pub fn entry(id: disk::LogId, bytes: Bytes) -> io::Result<Entry> {

@@ -32,20 +32,21 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
+use openraft::raft::ClientWriteResult;
 use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
 use prost::Message;
 use tenure_disk::wal::Wal;
 use tenure_grpc::internal::replication_server::ReplicationServer;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 pub use apply::Outlet;
 pub use snapshot::load;
-pub use types::{Held, Proposal, Reply};
+pub use types::{Held, Mandate, Proposal, Reply, Ticket};
 pub use view::View;
 
 use crate::peers::Peers;
 use apply::StateMachine;
-use types::{Peer, TypeConfig, Waiting};
+use types::{CommittedLeaderId, Peer, TypeConfig, Waiting};
 
 /// How this member takes part.
 pub struct Options {
@@ -91,6 +92,13 @@ pub struct Leadership {
     pub here: bool,
 }
 
+impl Leadership {
+    /// Who leads in which term; None while nobody is known to.
+    pub fn mandate(self) -> Option<Mandate> {
+        self.leader.map(|member| Mandate { term: self.term, member })
+    }
+}
+
 /// Where this member stands in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -108,6 +116,7 @@ pub struct Consensus {
     raft: Raft,
     peers: Peers,
     leadership: watch::Receiver<Leadership>,
+    applied: watch::Receiver<u64>,
 }
 
 impl Consensus {
@@ -121,8 +130,9 @@ impl Consensus {
     ) -> Result<Consensus, StartError> {
         let config = config(&options)?;
         check_agreement(&wal, &view)?;
-        let machine = StateMachine::new(view, outlet, options.record_bytes_max).map_err(StartError::new)?;
-        let heavy_log = machine.heavy_log();
+        let machine = StateMachine::new(options.member, view, outlet, options.record_bytes_max);
+        let machine = machine.map_err(StartError::new)?;
+        let (heavy_log, applied) = (machine.heavy_log(), machine.told());
         let raft = Raft::new(
             options.member,
             config,
@@ -133,7 +143,7 @@ impl Consensus {
         .await;
         let raft = raft.map_err(StartError::new)?;
         let leadership = follow_leadership(&raft, options.member);
-        let consensus = Consensus { raft, peers, leadership };
+        let consensus = Consensus { raft, peers, leadership, applied };
         tokio::spawn(consensus.clone().keep_log_short(heavy_log));
         Ok(consensus)
     }
@@ -193,11 +203,32 @@ impl Consensus {
         }
     }
 
-    /// Proof, gathered from a quorum after this call began, that this member leads; returns once all that was committed
-    /// by then is applied here.
-    pub async fn confirm(&self) -> Result<(), Unavailable> {
-        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
+    /// Has a command committed that another member, or a ticket's holder here, waits for: it carries the ticket. Who is
+    /// not known to be refused through `refused` learns the outcome by applying it. It is written in this leadership or
+    /// not at all.
+    pub async fn propose_for(
+        &self,
+        mandate: Mandate,
+        proposal: Proposal,
+        number: u64,
+        refused: &mpsc::Sender<u64>,
+        held: Held,
+    ) -> Result<(), Unavailable> {
+        let is_refusal = |outcome: &ClientWriteResult<TypeConfig>| {
+            matches!(outcome, Err(ClientWriteError::ForwardToLeader(_)))
+        };
+        let waiting = Waiting::Elsewhere { number, is_refusal, refused: refused.clone(), held };
+        let leader = CommittedLeaderId { term: mandate.term, node_id: mandate.member };
+        let proposed = self.raft.write(proposal).with_leader(leader).responder(waiting).await;
+        proposed.map_err(|_| Unavailable::Stopped)
+    }
+
+    /// Proof, gathered from a quorum after this call began, that this member leads. Gives the index up to which a member
+    /// must have applied, so that a read there sees all that was acknowledged before. Takes one election timeout at
+    /// the most.
+    pub async fn read_index(&self) -> Result<u64, Unavailable> {
+        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(proof) => Ok(proof.read_log_id().index()),
             Err(RaftError::Fatal(_)) => Err(Unavailable::Stopped),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(Unavailable::NoLeader),
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
@@ -214,6 +245,11 @@ impl Consensus {
                 return;
             }
         }
+    }
+
+    /// Index of the last entry applied here, its effects included, and a way to wait for more.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.clone()
     }
 
     /// The current leadership, and a way to wait for the next.

@@ -10,7 +10,7 @@ use tenure_state::{Effect, Machine, Position};
 
 use super::apply::{Outlet, StateMachine};
 use super::log::Log;
-use super::types::TypeConfig;
+use super::types::{Mandate, Reply, TypeConfig};
 use super::view::View;
 
 struct Nobody;
@@ -19,6 +19,10 @@ impl Outlet for Nobody {
     fn follow(&self, _at: Position, _effects: Vec<Effect>) {}
 
     fn restored(&self) {}
+
+    fn led(&self, _mandate: Mandate) {}
+
+    fn answer(&self, _number: u64, _reply: Reply) {}
 }
 
 struct Builder;
@@ -34,7 +38,7 @@ impl StoreBuilder<TypeConfig, Log, StateMachine, tempfile::TempDir> for Builder 
         let store =
             Store::open(&dir.path().join("state"), StoreOptions::default()).expect("an empty store opens");
         let view = Arc::new(View::new(Machine::new(1 << 20), store));
-        let machine = StateMachine::new(view, Arc::new(Nobody), 1 << 20)
+        let machine = StateMachine::new(1, view, Arc::new(Nobody), 1 << 20)
             .expect("an empty store has nothing to misread");
         Ok((dir, Log::new(wal), machine))
     }

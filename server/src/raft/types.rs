@@ -3,14 +3,53 @@
 
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use openraft::OptionalSend;
 use openraft::raft::responder::Responder;
 use openraft::vote::RaftLeaderId;
 use prost::Message;
 use tenure_proto::internal::{Command, LogPayload, log_payload};
 use tenure_state::{Refusal, Response, Revision};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+
+/// One member's leadership in one term. Entries of an earlier one never stand behind those of a later one, in no log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mandate {
+    pub term: u64,
+    pub member: u64,
+}
+
+/// By which a proposal that another member was asked to make is known again by the one that asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Whose it is; never 0.
+    pub member: u64,
+    pub number: u64,
+}
+
+/// Both fields of a ticket in an encoded `LogPayload`, each with its tag: field 4 and field 5, eight bytes.
+const TICKET_TAGS: [u8; 2] = [0x21, 0x29];
+
+impl Ticket {
+    /// Bytes that it adds to a proposal.
+    pub const BYTES: usize = 18;
+
+    /// Puts it behind an encoded proposal that has none.
+    pub fn put(self, proposal: &mut Vec<u8>) {
+        proposal.put_u8(TICKET_TAGS[0]);
+        proposal.put_u64_le(self.member);
+        proposal.put_u8(TICKET_TAGS[1]);
+        proposal.put_u64_le(self.number);
+    }
+
+    /// The ticket at the end of an encoded proposal, without decoding what is before it.
+    pub fn of(proposal: &[u8]) -> Option<Ticket> {
+        let fields: &[u8; Ticket::BYTES] = proposal.last_chunk()?;
+        let number = |at: usize| fields[at..at + 8].try_into().map(u64::from_le_bytes).ok();
+        let tagged = [fields[0], fields[9]] == TICKET_TAGS;
+        tagged.then_some(Ticket { member: number(1)?, number: number(10)? })
+    }
+}
 
 /// An encoded `LogPayload` that holds a command.
 #[derive(Clone, PartialEq, Eq)]
@@ -18,13 +57,24 @@ pub struct Proposal(pub Bytes);
 
 impl Proposal {
     pub fn new(command: Command) -> Proposal {
-        Proposal(LogPayload { kind: Some(log_payload::Kind::Command(command)) }.encode_to_vec().into())
+        Proposal(Proposal::encode(command, 0).into())
     }
 
-    /// The command within; None when the bytes are not one, which only a damaged log can bring about.
-    pub fn command(&self) -> Option<Command> {
-        match LogPayload::decode(self.0.clone()).ok()?.kind? {
-            log_payload::Kind::Command(command) => Some(command),
+    /// The bytes of a proposal without a ticket, with room for so many more.
+    pub fn encode(command: Command, room: usize) -> Vec<u8> {
+        let payload = LogPayload { kind: Some(log_payload::Kind::Command(command)), ..LogPayload::default() };
+        let mut bytes = Vec::with_capacity(payload.encoded_len() + room);
+        payload.encode(&mut bytes).expect("a vector has room for any message");
+        bytes
+    }
+
+    /// The command within, and whose it is if another member proposed it; None when the bytes are not one, which only a
+    /// damaged log can bring about.
+    pub fn command(&self) -> Option<(Command, Option<Ticket>)> {
+        let payload = LogPayload::decode(self.0.clone()).ok()?;
+        let ticket = Ticket { member: payload.ticket_member, number: payload.ticket_number };
+        match payload.kind? {
+            log_payload::Kind::Command(command) => Some((command, (ticket.member != 0).then_some(ticket))),
             log_payload::Kind::Blank(_) | log_payload::Kind::Membership(_) => None,
         }
     }
@@ -87,23 +137,37 @@ impl openraft::RaftTypeConfig for TypeConfig {
 /// be under way at once.
 pub type Held = Box<dyn Send>;
 
-/// A proposer that waits, or went away.
-pub struct Waiting<T> {
-    tell: oneshot::Sender<T>,
-    _held: Held,
+/// Who waits for a proposal's outcome.
+pub enum Waiting<T> {
+    /// A proposer here, or one that went away.
+    Here { tell: oneshot::Sender<T>, held: Held },
+    /// Another member, which is told if its proposal was refused and sees for itself if it was applied.
+    Elsewhere { number: u64, is_refusal: fn(&T) -> bool, refused: mpsc::Sender<u64>, held: Held },
 }
 
 impl<T> Waiting<T> {
     pub fn new(held: Held) -> (Waiting<T>, oneshot::Receiver<T>) {
         let (tell, told) = oneshot::channel();
-        (Waiting { tell, _held: held }, told)
+        (Waiting::Here { tell, held }, told)
     }
 }
 
 impl<T: OptionalSend + 'static> Responder<TypeConfig, T> for Waiting<T> {
     fn on_complete(self, outcome: T) {
-        // A proposer that went away does not need to know.
-        let _ = self.tell.send(outcome);
+        match self {
+            Waiting::Here { tell, held } => {
+                drop(held);
+                // A proposer that went away does not need to know.
+                let _ = tell.send(outcome);
+            }
+            Waiting::Elsewhere { number, is_refusal, refused, held } => {
+                drop(held);
+                if is_refusal(&outcome) {
+                    // Nor does a member whose call ended.
+                    let _ = refused.try_send(number);
+                }
+            }
+        }
     }
 }
 

@@ -1,0 +1,231 @@
+//! Questions about leases to a leader that is another member. Renewals of all clients go in one stream: while one question is
+//! under way, what arrives gathers for the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tenure_grpc::internal::forwarding_client::ForwardingClient;
+use tenure_proto::internal::{LeaseOrderRequest, LeaseTimeRequest, RenewRequest, RenewResponse};
+use tenure_state::LeaseId;
+use tokio::sync::{oneshot, watch};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use super::asking::{Asking, questions};
+use crate::peers::{Lane, Peers};
+use crate::raft::{Leadership, Mandate, Unavailable};
+
+/// Renewals in one question, about.
+const RENEWALS_AT_ONCE: usize = 32_768;
+
+/// Cloning shares it.
+#[derive(Clone)]
+pub struct Elsewhere {
+    peers: Peers,
+    leadership: watch::Receiver<Leadership>,
+    /// How long the leader may take to answer at once.
+    patience: Duration,
+    /// How long it may take for what has to wait there.
+    timeout: Duration,
+    gathered: Arc<Mutex<Gathered>>,
+}
+
+#[derive(Default)]
+struct Gathered {
+    renewals: Vec<Renewals>,
+    under_way: bool,
+    /// The question under way has it.
+    asking: Asking<RenewRequest, RenewResponse>,
+}
+
+/// Of one client's stream.
+struct Renewals {
+    ids: Vec<LeaseId>,
+    tell: oneshot::Sender<Result<Vec<Option<i64>>, Unavailable>>,
+}
+
+impl Elsewhere {
+    /// `patience`: one election timeout.
+    pub fn new(
+        peers: Peers,
+        leadership: watch::Receiver<Leadership>,
+        patience: Duration,
+        timeout: Duration,
+    ) -> Elsewhere {
+        Elsewhere { peers, leadership, patience, timeout, gathered: Arc::default() }
+    }
+
+    /// The TTL in seconds of each, 0 for one that is not there, None for one that has to wait for something.
+    pub async fn renew(&self, ids: &[LeaseId]) -> Result<Vec<Option<i64>>, Unavailable> {
+        let (tell, told) = oneshot::channel();
+        let first = {
+            let mut gathered = self.gathered.lock();
+            gathered.renewals.push(Renewals { ids: ids.to_vec(), tell });
+            !std::mem::replace(&mut gathered.under_way, true)
+        };
+        if first {
+            tokio::spawn(self.clone().run());
+        }
+        told.await.unwrap_or(Err(Unavailable::Stopped))
+    }
+
+    async fn run(self) {
+        let mut asking = std::mem::take(&mut self.gathered.lock().asking);
+        loop {
+            let batch = {
+                let mut gathered = self.gathered.lock();
+                let batch = take(&mut gathered.renewals);
+                gathered.under_way = !batch.is_empty();
+                if batch.is_empty() {
+                    gathered.asking = asking;
+                    return;
+                }
+                batch
+            };
+            let ids: Vec<i64> = batch.iter().flat_map(|one| &one.ids).map(|id| id.0).collect();
+            let count = ids.len();
+            let asked = tokio::time::timeout(self.patience, self.ask(ids, &mut asking)).await;
+            let answer = asked.unwrap_or(Err(Unavailable::TimedOut));
+            let answer = answer.and_then(|ttls| {
+                let fits = ttls.len() == count && ttls.iter().all(|ttl| *ttl >= -1);
+                if fits { Ok(ttls) } else { Err(Unavailable::LeaderChanged) }
+            });
+            share(batch, answer);
+        }
+    }
+
+    async fn ask(
+        &self,
+        ids: Vec<i64>,
+        asking: &mut Asking<RenewRequest, RenewResponse>,
+    ) -> Result<Vec<i64>, Unavailable> {
+        let now = *self.leadership.borrow();
+        let leader = now.mandate().filter(|_| !now.here).ok_or(Unavailable::LeaderChanged)?;
+        if !asking.is_with(leader) {
+            let (questions, asked) = questions();
+            let request = self.peers.address(leader.member, asked);
+            let mut client = self.client(leader)?;
+            // Boxed: else the compiler loses itself in the lifetimes when this is spawned.
+            let call: BoxFuture<'_, _> = Box::pin(client.renew(request));
+            let answers = answered(call.await)?;
+            asking.begin(leader, questions, answers);
+        }
+        let answer = asking.ask(RenewRequest { ids }).await;
+        Ok(answer.map_err(|status| unanswered(&status))?.ttls)
+    }
+
+    /// Each TTL in seconds, 0 for a lease that is not there, once what it had to wait for is over.
+    pub async fn renew_patiently(&self, leader: Mandate, ids: &[LeaseId]) -> Result<Vec<i64>, Unavailable> {
+        let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+        let (count, mut client) = (ids.len(), self.client(leader)?);
+        let request = self.address(leader, RenewRequest { ids }, self.timeout);
+        let ttls = answered(client.renew_patiently(request).await)?.ttls;
+        let fits = ttls.len() == count && ttls.iter().all(|ttl| *ttl >= 0);
+        if fits { Ok(ttls) } else { Err(Unavailable::LeaderChanged) }
+    }
+
+    /// Seconds left of a lease; None when there is no such lease.
+    pub async fn remaining(&self, leader: Mandate, id: LeaseId) -> Result<Option<i64>, Unavailable> {
+        let mut client = self.client(leader)?;
+        let request = self.address(leader, LeaseTimeRequest { id: id.0 }, self.patience);
+        let answer = answered(client.lease_time(request).await)?;
+        Ok(answer.known.then_some(answer.remaining_s))
+    }
+
+    /// All leases, the one that ends first at the front.
+    pub async fn order(&self, leader: Mandate) -> Result<Vec<LeaseId>, Unavailable> {
+        let mut client = self.client(leader)?;
+        let request = self.address(leader, LeaseOrderRequest {}, self.timeout);
+        Ok(answered(client.lease_order(request).await)?.ids.into_iter().map(LeaseId).collect())
+    }
+
+    fn client(&self, leader: Mandate) -> Result<ForwardingClient<Channel>, Unavailable> {
+        let channel = self.peers.channel(leader.member, Lane::Forwarding).ok_or(Unavailable::NoLeader)?;
+        // As many leases as there are.
+        Ok(ForwardingClient::new(channel).max_decoding_message_size(usize::MAX))
+    }
+
+    fn address<T>(&self, leader: Mandate, message: T, timeout: Duration) -> Request<T> {
+        let mut request = self.peers.address(leader.member, message);
+        request.set_timeout(timeout);
+        request
+    }
+}
+
+fn answered<T>(response: Result<Response<T>, Status>) -> Result<T, Unavailable> {
+    response.map(Response::into_inner).map_err(|status| unanswered(&status))
+}
+
+fn unanswered(status: &Status) -> Unavailable {
+    tracing::debug!(%status, "the leader does not answer about leases");
+    Unavailable::LeaderChanged
+}
+
+fn take(waiting: &mut Vec<Renewals>) -> Vec<Renewals> {
+    let mut ids = 0;
+    let full = waiting.iter().position(|one| {
+        ids += one.ids.len();
+        ids >= RENEWALS_AT_ONCE
+    });
+    match full {
+        Some(last) => waiting.drain(..=last).collect(),
+        None => std::mem::take(waiting),
+    }
+}
+
+/// Gives each its part of the answer. Whoever went away does not need to know.
+fn share(batch: Vec<Renewals>, answer: Result<Vec<i64>, Unavailable>) {
+    match answer {
+        Ok(ttls) => {
+            let mut ttls = ttls.into_iter().map(|ttl| (ttl >= 0).then_some(ttl));
+            for one in batch {
+                let own = ttls.by_ref().take(one.ids.len()).collect();
+                let _ = one.tell.send(Ok(own));
+            }
+        }
+        Err(unavailable) => {
+            for one in batch {
+                let _ = one.tell.send(Err(unavailable));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn renewals(ids: &[i64]) -> (Renewals, oneshot::Receiver<Result<Vec<Option<i64>>, Unavailable>>) {
+        let (tell, told) = oneshot::channel();
+        (Renewals { ids: ids.iter().copied().map(LeaseId).collect(), tell }, told)
+    }
+
+    #[test]
+    fn each_stream_gets_its_own_part_of_a_shared_answer() {
+        let (one, mut told_one) = renewals(&[1, 2]);
+        let (none, mut told_none) = renewals(&[]);
+        let (two, mut told_two) = renewals(&[3]);
+        share(vec![one, none, two], Ok(vec![10, -1, 0]));
+        assert_eq!(told_one.try_recv(), Ok(Ok(vec![Some(10), None])));
+        assert_eq!(told_none.try_recv(), Ok(Ok(Vec::new())));
+        assert_eq!(told_two.try_recv(), Ok(Ok(vec![Some(0)])));
+    }
+
+    #[test]
+    fn a_failure_is_told_to_all_and_never_as_a_ttl() {
+        let (one, mut told) = renewals(&[1]);
+        share(vec![one], Err(Unavailable::LeaderChanged));
+        assert_eq!(told.try_recv(), Ok(Err(Unavailable::LeaderChanged)));
+    }
+
+    #[test]
+    fn a_question_has_a_bound_and_leaves_the_rest_for_the_next() {
+        let many = vec![7; RENEWALS_AT_ONCE];
+        let mut waiting = vec![renewals(&[1]).0, renewals(&many).0, renewals(&[2]).0];
+        assert_eq!(take(&mut waiting).len(), 2);
+        assert_eq!(take(&mut waiting).len(), 1);
+        assert!(take(&mut waiting).is_empty());
+    }
+}
