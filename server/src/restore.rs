@@ -124,6 +124,7 @@ fn beginning(plan: &Plan, survey: &Survey, identity: &Identity) -> Result<Applie
         membership: Some(Membership { configs: vec![voters], nodes }),
         revision,
         compacted,
+        installed: false,
     })
 }
 

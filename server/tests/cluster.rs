@@ -1,48 +1,124 @@
-//! Three members as processes: what one acknowledged, a quorum has; whoever dies is replaced, whoever returns catches up.
+//! Three members as processes: what one acknowledged, a quorum has; whoever dies is replaced, whoever returns catches up, by
+//! the log or, where that is gone, by a snapshot.
 
 #![allow(clippy::unwrap_used)]
 
 mod harness;
 
-use harness::Cluster;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use harness::{Cluster, Server, eventually};
 use tenure_grpc::etcdserverpb::kv_client::KvClient;
 use tenure_proto::etcdserverpb::{PutRequest, RangeRequest};
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
+
+const BOUND: Duration = Duration::from_secs(60);
+/// Requests under way at once.
+const WRITERS: u32 = 32;
+/// Few enough that the log behind a stopped member is gone soon.
+const FREQUENT_SNAPSHOTS: [&str; 4] =
+    ["--snapshot-count", "500", "--experimental-snapshot-catchup-entries", "100"];
+/// More than all that makes a log be kept: what is above, and that it is cut off in pieces of 1,024.
+const BEYOND_THE_LOG: u32 = 4_000;
 
 /// Connects to a member, which serves.
-async fn client(cluster: &Cluster, member: usize) -> KvClient<Channel> {
-    KvClient::connect(cluster.members[member].endpoint()).await.unwrap()
+fn client(cluster: &Cluster, member: usize) -> KvClient<Channel> {
+    KvClient::new(Endpoint::from_shared(cluster.members[member].endpoint()).unwrap().connect_lazy())
 }
 
-async fn put(client: &mut KvClient<Channel>, keys: std::ops::Range<u32>) {
-    for key in keys {
-        let request = PutRequest {
-            key: key.to_be_bytes().to_vec().into(),
-            value: "value".into(),
-            ..Default::default()
-        };
-        client.put(request).await.unwrap();
-    }
+async fn put(client: &KvClient<Channel>, key: u32) -> Result<(), tonic::Status> {
+    let key = key.to_be_bytes().to_vec().into();
+    client.clone().put(PutRequest { key, value: "value".into(), ..Default::default() }).await.map(drop)
+}
+
+/// Puts as many keys as are missing up to `to`, from many tasks.
+async fn put_up_to(client: &KvClient<Channel>, next: &Arc<AtomicU32>, to: u32) {
+    let writer = |_| async {
+        loop {
+            let key = next.fetch_add(1, Ordering::Relaxed);
+            if key >= to {
+                return Ok::<_, tonic::Status>(());
+            }
+            put(client, key).await?;
+        }
+    };
+    try_join_all((0..WRITERS).map(writer)).await.unwrap();
+    next.store(to, Ordering::Relaxed);
 }
 
 /// How many keys there are, by a linearizable read.
-async fn count(client: &mut KvClient<Channel>) -> i64 {
+async fn count(client: &KvClient<Channel>) -> u32 {
     let all =
         RangeRequest { key: "\0".into(), range_end: "\0".into(), count_only: true, ..Default::default() };
-    client.range(all).await.unwrap().into_inner().count
+    client.clone().range(all).await.unwrap().into_inner().count.try_into().unwrap()
+}
+
+/// Members whose number is neither of these.
+fn other_than(members: [usize; 2]) -> usize {
+    (0..3).find(|member| !members.contains(member)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn acknowledged_writes_outlive_the_leader() {
+async fn acknowledged_writes_outlive_the_leader_and_reach_whoever_was_away() {
     let mut cluster = Cluster::prepared(3, &[]);
-    cluster.members.iter_mut().for_each(harness::Server::begin);
+    cluster.members.iter_mut().for_each(Server::begin);
+    let next = Arc::default();
     let first = cluster.leader().await;
-    put(&mut client(&cluster, first).await, 0..100).await;
+    put_up_to(&client(&cluster, first), &next, 500).await;
 
     cluster.members[first].kill();
     let second = cluster.leader_other_than(Some(first)).await;
-    let mut client = client(&cluster, second).await;
-    assert_eq!(count(&mut client).await, 100);
-    put(&mut client, 100..200).await;
-    assert_eq!(count(&mut client).await, 200);
+    assert_eq!(count(&client(&cluster, second)).await, 500);
+    put_up_to(&client(&cluster, second), &next, 1_000).await;
+
+    // With the third gone, the first one must have caught up for anything more to be acknowledged.
+    cluster.members[first].begin();
+    cluster.members[other_than([first, second])].kill();
+    put_up_to(&client(&cluster, second), &next, 1_500).await;
+
+    // And with the second gone and the third behind, only the first can lead.
+    cluster.members[second].kill();
+    cluster.members[other_than([first, second])].begin();
+    assert_eq!(cluster.leader().await, first);
+    assert_eq!(count(&client(&cluster, first)).await, 1_500);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_behind_the_log_is_sent_a_snapshot_while_writes_go_on() {
+    let mut cluster = Cluster::prepared(3, &FREQUENT_SNAPSHOTS);
+    cluster.members.iter_mut().for_each(Server::begin);
+    let next = Arc::default();
+    let leader = cluster.leader().await;
+    let away = other_than([leader, leader]);
+    let client = client(&cluster, leader);
+    put_up_to(&client, &next, 100).await;
+    cluster.members[away].stop();
+    put_up_to(&client, &next, BEYOND_THE_LOG).await;
+
+    let going_on = tokio::spawn({
+        let (client, next) = (client.clone(), Arc::clone(&next));
+        async move { put_up_to(&client, &next, 2 * BEYOND_THE_LOG).await }
+    });
+    cluster.members[away].begin();
+    tokio::task::block_in_place(|| {
+        eventually("a snapshot comes", BOUND, || {
+            cluster.members[away].log().contains("a snapshot is coming").then_some(())
+        })
+    });
+    going_on.await.unwrap();
+
+    // It must have all of it for more to be acknowledged, and then to lead.
+    let other = other_than([leader, away]);
+    cluster.members[other].kill();
+    put_up_to(&client, &next, 2 * BEYOND_THE_LOG + 100).await;
+    cluster.members[leader].kill();
+    // What was installed and then continued from the log is also what is there after a crash.
+    cluster.members[away].kill();
+    cluster.members[away].begin();
+    cluster.members[other].begin();
+    assert_eq!(cluster.leader().await, away);
+    assert_eq!(count(&self::client(&cluster, away)).await, 2 * BEYOND_THE_LOG + 100);
 }

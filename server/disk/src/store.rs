@@ -62,7 +62,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tenure_state::{Fatal, Place, Records, Write};
 
-pub use self::install::{InstallError, Installer};
+pub use self::install::{InstallError, Installer, Sealed};
 pub use self::open::OpenError;
 pub use self::scan::{Chunk, MetaScan, Scan, Snapshot};
 pub use self::shared::{Room, Settled};
@@ -261,7 +261,8 @@ impl Store {
         reclaim::start(self.shared())
     }
 
-    /// Begins to replace everything by a snapshot from elsewhere. The store works on until [`Installer::finish`].
+    /// Begins to replace everything by a snapshot from elsewhere. The store works on until
+    /// [`Installer::finish`] or [`Sealed::switch`].
     ///
     /// # Errors
     /// Another install is under way, or no thread could be started.

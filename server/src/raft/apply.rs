@@ -9,13 +9,13 @@ use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use prost::Message;
-use tenure_disk::store::{Snapshot as StoreSnapshot, Store};
+use tenure_disk::store::Store;
 use tenure_proto::internal;
 use tenure_state::{Effect, Fatal, Machine, Member, Place, Position, Records, Response, Revision, Write};
 use tokio::sync::{Notify, watch};
 
 use super::codec;
-use super::snapshot::{self, SnapshotBuilder};
+use super::snapshot::{self, Data, Outgoing, SnapshotBuilder};
 use super::types::{
     Entry, LogId, Mandate, Membership, Proposal, Reply, StoredMembership, Ticket, TypeConfig,
 };
@@ -53,6 +53,7 @@ pub struct StateMachine {
     mandate: Mandate,
     /// Index of the last applied entry, told after its effects are out.
     told: watch::Sender<u64>,
+    outgoing: Outgoing,
 }
 
 /// A snapshot is due after so many bytes of commands even if the entries are few: what the log holds beyond it is read
@@ -66,6 +67,7 @@ impl StateMachine {
         view: Arc<View>,
         outlet: Arc<dyn Outlet>,
         record_bytes_max: usize,
+        outgoing: Outgoing,
     ) -> io::Result<StateMachine> {
         let (applied, membership) = match view.store().applied() {
             Some(bytes) => {
@@ -82,6 +84,7 @@ impl StateMachine {
             record_bytes_max,
             unsaved_bytes: 0,
             heavy_log: Arc::new(Notify::new()),
+            outgoing,
             member,
             mandate: applied.as_ref().map(mandate).unwrap_or_default(),
             told: watch::Sender::new(applied.map_or(0, |applied| applied.index)),
@@ -132,6 +135,11 @@ impl StateMachine {
             }
         }
         if let Some(id) = &self.applied {
+            let mandate = mandate(id);
+            if mandate > self.mandate {
+                self.mandate = mandate;
+                self.outlet.led(mandate);
+            }
             self.told.send_replace(id.index);
         }
         Ok(())
@@ -184,6 +192,7 @@ impl StateMachine {
             membership: Some(codec::membership_message(self.membership.membership())),
             revision: machine.revision().0,
             compacted: machine.compacted().0,
+            installed: false,
         };
         applied.encode_to_vec().into()
     }
@@ -270,7 +279,7 @@ fn members(membership: &Membership) -> Vec<Member> {
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = StoreSnapshot;
+    type SnapshotData = Data;
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -289,7 +298,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<SnapshotBuilder> {
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
+        if self.outgoing.any() && !force {
+            return None;
+        }
         Some(self.get_snapshot_builder().await)
     }
 
@@ -301,13 +313,21 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         SnapshotBuilder::new(&self.view, self.applied, self.membership.clone())
     }
 
-    async fn install_snapshot(&mut self, meta: &snapshot::Meta, snapshot: StoreSnapshot) -> io::Result<()> {
-        let machine = snapshot::install(&self.view, meta, snapshot, self.record_bytes_max)?;
-        *self.view.machine.write() = machine;
+    async fn install_snapshot(&mut self, meta: &snapshot::Meta, data: Data) -> io::Result<()> {
+        let (view, record_bytes_max) = (self.view.clone(), self.record_bytes_max);
+        tokio::task::spawn_blocking(move || snapshot::install(&view, data, record_bytes_max))
+            .await
+            .map_err(io::Error::other)??;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        self.unsaved_bytes = 0;
         self.outlet.restored();
         if let Some(id) = &self.applied {
+            let mandate = mandate(id);
+            if mandate > self.mandate {
+                self.mandate = mandate;
+                self.outlet.led(mandate);
+            }
             self.told.send_replace(id.index);
         }
         Ok(())

@@ -46,6 +46,7 @@ pub use view::View;
 
 use crate::peers::Peers;
 use apply::StateMachine;
+use snapshot::Outgoing;
 use types::{CommittedLeaderId, Peer, TypeConfig, Waiting};
 
 /// How this member takes part.
@@ -115,6 +116,7 @@ type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub struct Consensus {
     raft: Raft,
     peers: Peers,
+    taker: network::Taker,
     leadership: watch::Receiver<Leadership>,
     applied: watch::Receiver<u64>,
 }
@@ -130,27 +132,30 @@ impl Consensus {
     ) -> Result<Consensus, StartError> {
         let config = config(&options)?;
         check_agreement(&wal, &view)?;
-        let machine = StateMachine::new(options.member, view, outlet, options.record_bytes_max);
+        let outgoing = Outgoing::default();
+        let taker = network::Taker { view: view.clone(), record_bytes_max: options.record_bytes_max };
+        let machine =
+            StateMachine::new(options.member, view, outlet, options.record_bytes_max, outgoing.clone());
         let machine = machine.map_err(StartError::new)?;
         let (heavy_log, applied) = (machine.heavy_log(), machine.told());
         let raft = Raft::new(
             options.member,
             config,
-            network::Network::new(peers.clone()),
+            network::Network::new(peers.clone(), outgoing),
             log::Log::new(wal),
             machine,
         )
         .await;
         let raft = raft.map_err(StartError::new)?;
         let leadership = follow_leadership(&raft, options.member);
-        let consensus = Consensus { raft, peers, leadership, applied };
+        let consensus = Consensus { raft, peers, taker, leadership, applied };
         tokio::spawn(consensus.clone().keep_log_short(heavy_log));
         Ok(consensus)
     }
 
     /// What this member answers the others' calls with.
     pub fn replication(&self) -> ReplicationServer<network::Service> {
-        network::Service::new(self.raft.clone(), self.peers.clone())
+        network::Service::new(self.raft.clone(), self.peers.clone(), self.taker.clone())
     }
 
     /// Founds a cluster of these members; a member that has a log already knows its cluster and is left as it is. Each
@@ -285,10 +290,12 @@ impl Consensus {
 fn check_agreement(wal: &Wal, view: &View) -> Result<(), StartError> {
     let Some(bytes) = view.store().applied() else { return Ok(()) };
     let applied = tenure_proto::internal::Applied::decode(bytes).map_err(StartError::new)?;
+    let installed = applied.installed;
     let applied = applied.position.map_or(0, |position| position.index);
     let state = wal.state();
     let (first, last) = (state.last_purged.map_or(0, |id| id.index), state.last.map_or(0, |id| id.index));
-    if last < applied {
+    // The leader's snapshot takes the log's place in one step, and the log follows in another.
+    if last < applied && !installed {
         return Err(StartError(format!(
             "the Raft log ends at index {last}, but the state was applied up to {applied}: log files are missing; was \
              another --wal-dir given before? else restore a backup"

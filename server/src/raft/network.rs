@@ -7,9 +7,11 @@
 
 mod exchange;
 mod message;
+mod pieces;
 mod service;
 
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -26,31 +28,46 @@ use openraft::raft::{
 };
 use tenure_disk::store::Snapshot as StoreSnapshot;
 use tenure_grpc::internal::replication_client::ReplicationClient;
+use tenure_proto::internal::SnapshotPiece;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-pub use service::Service;
+pub use service::{Service, Taker};
 
-use super::snapshot::Snapshot;
+use super::snapshot::{Data, Outgoing, Snapshot};
 use super::types::{Peer, TypeConfig, Vote};
 use crate::peers::{Lane, Peers};
 use exchange::Exchange;
+use pieces::Cutter;
 
 /// The first pause after a peer could not be reached; each further one is twice as long, up to one election timeout.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Pieces of a snapshot that are read ahead.
+const PIECES_MAX: usize = 2;
+/// How long a follower may take for one piece of a snapshot: its disk may be busy with the last one.
+const STALL: Duration = Duration::from_secs(60);
 
 /// Makes connections to peers.
 pub struct Network {
     peers: Peers,
+    outgoing: Outgoing,
 }
 
 impl Network {
-    pub fn new(peers: Peers) -> Network {
-        Network { peers }
+    pub fn new(peers: Peers, outgoing: Outgoing) -> Network {
+        Network { peers, outgoing }
     }
 
     fn connection(&self, target: u64, node: &Peer, purpose: Purpose) -> Connection {
         self.peers.learn(target, &node.peer_urls);
-        Connection { peers: self.peers.clone(), target, purpose, heartbeats: None }
+        Connection {
+            peers: self.peers.clone(),
+            target,
+            purpose,
+            heartbeats: None,
+            outgoing: self.outgoing.clone(),
+        }
     }
 }
 
@@ -67,6 +84,7 @@ pub struct Connection {
     purpose: Purpose,
     /// The stream of heartbeats, while it works.
     heartbeats: Option<Exchange>,
+    outgoing: Outgoing,
 }
 
 impl Connection {
@@ -260,15 +278,68 @@ impl NetBackoff<TypeConfig> for Connection {
 }
 
 impl NetSnapshot<TypeConfig> for Connection {
-    type SnapshotData = StoreSnapshot;
+    type SnapshotData = Data;
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: Snapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
-        _option: RPCOption,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(self.unreachable("snapshots are not sent yet").into())
+        let Data::Kept(kept) = snapshot.snapshot else {
+            return Err(self.unreachable("a snapshot that was received cannot be passed on").into());
+        };
+        let _sending = self.outgoing.begin();
+        tokio::select! {
+            biased;
+            closed = cancel => Err(closed.into()),
+            sent = self.send(vote, kept, option.soft_ttl()) => Ok(sent?),
+        }
+    }
+}
+
+impl Connection {
+    async fn send(
+        &self,
+        vote: Vote,
+        snapshot: StoreSnapshot,
+        patience: Duration,
+    ) -> Result<SnapshotResponse<TypeConfig>, Unreachable<TypeConfig>> {
+        let cutter =
+            Cutter::new(&snapshot, message::paper(&vote)).map_err(|error| self.unreachable(error))?;
+        let (pieces, sent) = mpsc::channel(PIECES_MAX);
+        let mut client = self.client(Lane::Snapshot)?;
+        let call = client.install(self.peers.address(self.target, ReceiverStream::new(sent)));
+        // When one of the two fails, the other sees that the channel between them is closed.
+        let (fed, answer) = tokio::join!(feed(cutter, pieces), tokio::time::timeout(patience, call));
+        let receipt = match (fed, answer) {
+            (Ok(()), Ok(Ok(answer))) => answer.into_inner(),
+            (_, Ok(Err(status))) => return Err(self.unreachable(status.message())),
+            (Err(error), _) => return Err(self.unreachable(error)),
+            (_, Err(_)) => return Err(self.unreachable("a snapshot takes it too long")),
+        };
+        let vote = message::vote(receipt.vote).map_err(|error| self.unreachable(error))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+}
+
+/// Reads piece by piece, as fast as the peer takes them.
+async fn feed(mut cutter: Cutter, pieces: mpsc::Sender<SnapshotPiece>) -> io::Result<()> {
+    loop {
+        let (read, piece) = tokio::task::spawn_blocking(move || {
+            let piece = cutter.piece();
+            (cutter, piece)
+        })
+        .await
+        .map_err(io::Error::other)?;
+        let Some(piece) = piece? else { return Ok(()) };
+        cutter = read;
+        match tokio::time::timeout(STALL, pieces.send(piece)).await {
+            Ok(Ok(())) => {}
+            // The call has ended, and knows why.
+            Ok(Err(_)) => return Ok(()),
+            Err(_) => return Err(io::Error::other("it has stopped taking a snapshot's pieces")),
+        }
     }
 }

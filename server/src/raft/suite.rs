@@ -10,6 +10,7 @@ use tenure_state::{Effect, Machine, Position};
 
 use super::apply::{Outlet, StateMachine};
 use super::log::Log;
+use super::snapshot::Outgoing;
 use super::types::{Mandate, Reply, TypeConfig};
 use super::view::View;
 
@@ -38,7 +39,7 @@ impl StoreBuilder<TypeConfig, Log, StateMachine, tempfile::TempDir> for Builder 
         let store =
             Store::open(&dir.path().join("state"), StoreOptions::default()).expect("an empty store opens");
         let view = Arc::new(View::new(Machine::new(1 << 20), store));
-        let machine = StateMachine::new(1, view, Arc::new(Nobody), 1 << 20)
+        let machine = StateMachine::new(1, view, Arc::new(Nobody), 1 << 20, Outgoing::default())
             .expect("an empty store has nothing to misread");
         Ok((dir, Log::new(wal), machine))
     }

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   record(), meta() ──chunks──> thread `store-install` ──sorted tables──> state-0001/   (durable at the end)
-//!   finish():  CURRENT = state-0001   (a crash before this line: the old store; after it: the new one)
+//!   seal():    all of it is durable; takes as long as the disk does
+//!   switch():  CURRENT = state-0001   (a crash before this line: the old store; after it: the new one)
 //!              handles turn to it, the backlog is dropped, the old database goes when its last reader does
 //! ```
 //!
@@ -44,6 +45,14 @@ pub struct Installer {
     sender: Option<SyncSender<Portion>>,
     filler: Option<JoinHandle<Result<Option<Engine>, InstallError>>>,
     finished: bool,
+}
+
+/// A store that is whole and durable beside the live one. Dropping it leaves nothing behind.
+pub struct Sealed {
+    // Closed before the installer removes its files.
+    engine: Arc<Engine>,
+    installer: Installer,
+    applied: Bytes,
 }
 
 enum Item {
@@ -118,28 +127,23 @@ impl Installer {
         self.push(Item::Meta(key, value), length)
     }
 
-    /// Makes the new store durable and puts it in place of the old. Whoever reads from the old keeps it until done.
+    /// Makes the new store durable; the old one stays in its place.
     ///
     /// # Errors
-    /// The disk failed. When it failed in the switch itself, so that it is not known which store the next start finds,
-    /// the store is broken too.
-    pub fn finish(mut self, applied: Bytes) -> Result<(), InstallError> {
+    /// The disk failed.
+    pub fn seal(mut self, applied: Bytes) -> Result<Sealed, InstallError> {
         self.flush()?;
         self.send(Portion::End { applied: applied.clone() })?;
         self.sender = None;
         let Some(engine) = self.join()? else {
             return Err(InstallError("finish an install: its thread gave up; begin it again".into()));
         };
-        let shared = Arc::clone(self.store.shared());
-        let old = shared.engine();
-        // From here on the next start may find the new database, whatever becomes of this one: it must stay.
-        self.finished = true;
-        if let Err(error) = shared.directory.switch(engine.directory().path()) {
-            return Err(InstallError(old.fail(format!("switch to the installed database: {error}")).0));
-        }
-        take_over(&shared, Arc::new(engine), applied);
-        old.directory().doom();
-        Ok(())
+        Ok(Sealed { engine: Arc::new(engine), installer: self, applied })
+    }
+
+    /// Makes the new store durable and puts it in place of the old; [`Installer::seal`] and [`Sealed::switch`] in one.
+    pub fn finish(self, applied: Bytes) -> Result<(), InstallError> {
+        self.seal(applied)?.switch()
     }
 
     fn push(&mut self, item: Item, bytes: usize) -> Result<(), InstallError> {
@@ -169,6 +173,26 @@ impl Installer {
         filler
             .join()
             .unwrap_or_else(|_| Err(InstallError("fill a database: the thread panicked; begin again".into())))
+    }
+}
+
+impl Sealed {
+    /// Puts the new store in place of the old. Whoever reads from the old keeps it until done. Blocks for a small file's
+    /// sync.
+    ///
+    /// # Errors
+    /// The disk failed, so that it is not known which store the next start finds: the store is broken.
+    pub fn switch(mut self) -> Result<(), InstallError> {
+        let shared = Arc::clone(self.installer.store.shared());
+        let old = shared.engine();
+        // From here on the next start may find the new database, whatever becomes of this one: it must stay.
+        self.installer.finished = true;
+        if let Err(error) = shared.directory.switch(self.engine.directory().path()) {
+            return Err(InstallError(old.fail(format!("switch to the installed database: {error}")).0));
+        }
+        take_over(&shared, Arc::clone(&self.engine), self.applied.clone());
+        old.directory().doom();
+        Ok(())
     }
 }
 

@@ -7,21 +7,25 @@ use std::sync::Arc;
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use openraft::vote::RaftLeaderId;
 use parking_lot::Mutex;
 use tenure_grpc::internal::replication_server::{Replication, ReplicationServer};
 use tenure_proto::internal::{
     AppendRequest, AppendResponse, BallotRequest, BallotResponse, SnapshotPiece, SnapshotReceipt,
-    TransferRequest, TransferResponse,
+    TransferRequest, TransferResponse, snapshot_piece::Piece,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::message;
+use super::pieces::{Joined, Joiner, malformed};
 use crate::ids::MemberId;
 use crate::peers::Peers;
-use crate::raft::Raft;
-use crate::raft::types::TypeConfig;
+use crate::raft::snapshot::{self, Data, Filling, Meta, Received, Snapshot};
+use crate::raft::types::{CommittedLeaderId, TypeConfig, Vote};
+use crate::raft::{Raft, View};
 
 /// Most bytes of one leader's entries that wait for this member's disk; what is more waits in the connection.
 const UNWRITTEN_BYTES_MAX: u32 = 8 << 20;
@@ -33,11 +37,19 @@ const MESSAGE_BYTES_MAX: usize = tenure_disk::wal::PAYLOAD_BYTES_MAX + (1 << 20)
 pub struct Service {
     raft: Raft,
     peers: Peers,
+    taker: Taker,
+}
+
+/// What it needs to take a snapshot.
+#[derive(Clone)]
+pub struct Taker {
+    pub view: Arc<View>,
+    pub record_bytes_max: usize,
 }
 
 impl Service {
-    pub fn new(raft: Raft, peers: Peers) -> ReplicationServer<Service> {
-        ReplicationServer::new(Service { raft, peers }).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    pub fn new(raft: Raft, peers: Peers, taker: Taker) -> ReplicationServer<Service> {
+        ReplicationServer::new(Service { raft, peers, taker }).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     fn stopped<E: std::fmt::Display>(&self, error: E) -> Status {
@@ -89,8 +101,12 @@ impl Replication for Service {
         &self,
         request: Request<Streaming<SnapshotPiece>>,
     ) -> Result<Response<SnapshotReceipt>, Status> {
-        self.peers.caller(request.metadata())?;
-        Err(Status::unimplemented("snapshots are not taken yet"))
+        let caller = self.peers.caller(request.metadata())?;
+        let (service, pieces) = (self.clone(), request.into_inner());
+        // A task, so that a caller who breaks off does not leave it to this connection to clear up.
+        let taken = tokio::spawn(async move { service.take_snapshot(pieces, caller).await });
+        let vote = taken.await.map_err(|error| self.stopped(error))??;
+        Ok(Response::new(SnapshotReceipt { vote: Some(message::paper(&vote)) }))
     }
 
     async fn transfer(
@@ -104,6 +120,90 @@ impl Replication for Service {
             self.raft.handle_transfer_leader(request).await.map_err(|error| self.stopped(error))?;
         Ok(Response::new(message::transfer_response(&response)))
     }
+}
+
+impl Service {
+    async fn take_snapshot(
+        &self,
+        mut pieces: Streaming<SnapshotPiece>,
+        caller: MemberId,
+    ) -> Result<Vote, Status> {
+        let Some(SnapshotPiece { piece: Some(Piece::Head(head)) }) = pieces.message().await? else {
+            return Err(spoiled(malformed("it begins without a head")));
+        };
+        let vote = message::leaders_vote(head.vote).map_err(spoiled)?;
+        own_vote(vote.leader_id.node_id, caller)?;
+        let applied = head.applied.unwrap_or_default();
+        let meta = snapshot::meta(&applied).map_err(spoiled)?;
+        if let Some(later) = self.judge(&vote, &meta)? {
+            return Ok(later);
+        }
+        tracing::info!(from = %caller, index = meta.last_log_id.map_or(0, |id| id.index), "a snapshot is coming");
+        let Taker { view, record_bytes_max } = self.taker.clone();
+        let begun = blocking(move || Filling::begin(&view, applied, record_bytes_max)).await?;
+        let received = join(pieces, Joiner::new(begun)).await?;
+        // Much may have happened meanwhile.
+        if let Some(later) = self.judge(&vote, &meta)? {
+            return Ok(later);
+        }
+        let snapshot = Snapshot { meta, snapshot: Data::Received(received) };
+        let response = self.raft.install_full_snapshot(vote, snapshot).await;
+        Ok(response.map_err(|fatal| self.stopped(fatal))?.vote)
+    }
+
+    /// A later vote than the sender's, if there is one: then it does not lead any more.
+    ///
+    /// # Errors
+    /// No leader of ours can have sent such a snapshot; the library would not survive it.
+    fn judge(&self, vote: &Vote, meta: &Meta) -> Result<Option<Vote>, Status> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let rank = |vote: &Vote| (vote.leader_id, vote.committed);
+        if rank(&metrics.vote) > rank(vote) {
+            return Ok(Some(metrics.vote));
+        }
+        let Some(last) = meta.last_log_id else { return Err(spoiled(malformed("it holds nothing"))) };
+        let beyond =
+            *last.committed_leader_id() > CommittedLeaderId::new(vote.leader_id.term, vote.leader_id.node_id);
+        let against = metrics
+            .local_committed
+            .is_some_and(|committed| last > committed && last.index <= committed.index);
+        if beyond || against {
+            return Err(spoiled(malformed("it contradicts the log here")));
+        }
+        Ok(None)
+    }
+}
+
+/// Takes the pieces until they are a whole.
+async fn join(mut pieces: Streaming<SnapshotPiece>, mut joiner: Joiner) -> Result<Box<Received>, Status> {
+    loop {
+        let piece = match pieces.message().await {
+            Ok(Some(piece)) => piece,
+            broken => {
+                blocking(move || Ok(drop(joiner))).await?;
+                return Err(broken.err().unwrap_or_else(|| spoiled(malformed("it ends too early"))));
+            }
+        };
+        match blocking(move || joiner.take(piece)).await? {
+            Joined::More(more) => joiner = more,
+            Joined::Whole(received) => return Ok(received),
+        }
+    }
+}
+
+/// Work that waits for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other);
+    done.flatten().map_err(|error| {
+        let code = if error.kind() == io::ErrorKind::InvalidData {
+            Code::InvalidArgument
+        } else {
+            Code::Unavailable
+        };
+        Status::new(code, format!("tenure: {error}"))
+    })
 }
 
 /// What lies between a stream's requests and their answers.
