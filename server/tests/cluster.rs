@@ -10,19 +10,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use harness::{Cluster, Server, eventually};
+use harness::{Cluster, Deadline, Server};
 use tenure_grpc::etcdserverpb::kv_client::KvClient;
 use tenure_proto::etcdserverpb::{PutRequest, RangeRequest};
 use tonic::transport::{Channel, Endpoint};
 
-const BOUND: Duration = Duration::from_secs(60);
 /// Requests under way at once.
 const WRITERS: u32 = 32;
 /// Few enough that the log behind a stopped member is gone soon.
-const FREQUENT_SNAPSHOTS: [&str; 4] =
-    ["--snapshot-count", "500", "--experimental-snapshot-catchup-entries", "100"];
+const FREQUENT_SNAPSHOTS: [&str; 4] = ["--snapshot-count", "500", "--snapshot-catchup-entries", "100"];
 /// More than all that makes a log be kept: what is above, and that it is cut off in pieces of 1,024.
 const BEYOND_THE_LOG: u32 = 4_000;
+
+/// What a member says that takes a snapshot.
+const COMING: &str = "a snapshot is coming";
 
 /// Connects to a member, which serves.
 fn client(cluster: &Cluster, member: usize) -> KvClient<Channel> {
@@ -95,30 +96,39 @@ async fn a_member_behind_the_log_is_sent_a_snapshot_while_writes_go_on() {
     let away = other_than([leader, leader]);
     let client = client(&cluster, leader);
     put_up_to(&client, &next, 100).await;
-    cluster.members[away].stop();
-    put_up_to(&client, &next, BEYOND_THE_LOG).await;
-
-    let going_on = tokio::spawn({
-        let (client, next) = (client.clone(), Arc::clone(&next));
-        async move { put_up_to(&client, &next, 2 * BEYOND_THE_LOG).await }
-    });
-    cluster.members[away].begin();
-    tokio::task::block_in_place(|| {
-        eventually("a snapshot comes", BOUND, || {
-            cluster.members[away].log().contains("a snapshot is coming").then_some(())
-        })
-    });
-    going_on.await.unwrap();
+    while !cluster.members[away].log().contains(COMING) {
+        cluster.members[away].stop();
+        // The leader keeps what it is about to send until it finds that there is nobody, which takes it a moment.
+        for _ in 0..4 {
+            let upto = next.load(Ordering::Relaxed) + BEYOND_THE_LOG / 4;
+            put_up_to(&client, &next, upto).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let going_on = tokio::spawn({
+            let (client, next) = (client.clone(), Arc::clone(&next));
+            async move {
+                let upto = next.load(Ordering::Relaxed) + BEYOND_THE_LOG;
+                put_up_to(&client, &next, upto).await
+            }
+        });
+        cluster.members[away].begin();
+        let deadline = Deadline::after(Duration::from_secs(5));
+        while !cluster.members[away].log().contains(COMING)
+            && tokio::task::block_in_place(|| deadline.pause())
+        {}
+        going_on.await.unwrap();
+    }
+    let written = next.load(Ordering::Relaxed);
 
     // It must have all of it for more to be acknowledged, and then to lead.
     let other = other_than([leader, away]);
     cluster.members[other].kill();
-    put_up_to(&client, &next, 2 * BEYOND_THE_LOG + 100).await;
+    put_up_to(&client, &next, written + 100).await;
     cluster.members[leader].kill();
     // What was installed and then continued from the log is also what is there after a crash.
     cluster.members[away].kill();
     cluster.members[away].begin();
     cluster.members[other].begin();
     assert_eq!(cluster.leader().await, away);
-    assert_eq!(count(&self::client(&cluster, away)).await, 2 * BEYOND_THE_LOG + 100);
+    assert_eq!(count(&self::client(&cluster, away)).await, written + 100);
 }
