@@ -1,5 +1,8 @@
 //! Who calls, and on what conditions: what a request's metadata says beside its message.
 
+use std::pin::Pin;
+
+use futures::{Stream, StreamExt, stream};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
@@ -13,10 +16,37 @@ pub fn admit(metadata: &MetadataMap, headers: &Headers) -> Result<(), Status> {
     {
         return Err(Status::new(Code::InvalidArgument, "etcdserver: invalid client api version"));
     }
-    if requires_leader(metadata) && headers.leadership().leader.is_none() {
-        return Err(Status::new(Code::Unavailable, "etcdserver: no leader"));
+    if requires_leader(metadata) && headers.leadership().lost {
+        return Err(no_leader());
     }
     Ok(())
+}
+
+pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The answers of a stream, which ends if its caller demands a leader and there has been none for too long.
+pub fn while_led<T: Send + 'static>(
+    demanded: bool,
+    headers: &Headers,
+    answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> Answers<T> {
+    let answers: Answers<T> = Box::pin(answers);
+    if !demanded {
+        return answers;
+    }
+    let lost = Box::pin(headers.long_lost());
+    Box::pin(stream::unfold(Some((answers, lost)), |state| async move {
+        let (mut answers, mut lost) = state?;
+        tokio::select! {
+            biased;
+            answer = answers.next() => Some((answer?, Some((answers, lost)))),
+            () = &mut lost => Some((Err(no_leader()), None)),
+        }
+    }))
+}
+
+fn no_leader() -> Status {
+    Status::new(Code::Unavailable, "etcdserver: no leader")
 }
 
 pub fn requires_leader(metadata: &MetadataMap) -> bool {

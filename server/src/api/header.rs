@@ -1,5 +1,6 @@
 //! The one place that builds response headers.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use tenure_proto::etcdserverpb::ResponseHeader;
@@ -37,6 +38,18 @@ impl Headers {
 
     pub fn cluster_id(&self) -> u64 {
         self.cluster_id
+    }
+
+    /// Ends once there has been no leader for a long time.
+    pub fn long_lost(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let leadership = self.leadership.clone();
+        async move {
+            let mut leadership = (*leadership).clone();
+            if leadership.wait_for(|now| now.long_lost).await.is_err() {
+                // The member stops, and ends its streams for that.
+                std::future::pending().await
+            }
+        }
     }
 
     pub fn member_id(&self) -> u64 {

@@ -1,8 +1,6 @@
 //! etcd's Lease service.
 
-use std::pin::Pin;
-
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use tenure_grpc::etcdserverpb::lease_server::Lease;
 use tenure_proto::etcdserverpb::*;
 use tenure_state::LeaseId;
@@ -49,7 +47,7 @@ impl Lease for LeaseService {
         Ok(Response::new(LeaseRevokeResponse { header: Some(self.headers.at(revision)) }))
     }
 
-    type LeaseKeepAliveStream = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
+    type LeaseKeepAliveStream = caller::Answers<LeaseKeepAliveResponse>;
 
     /// Answers come in the order of the questions. All that have arrived when a proof of leadership begins share it.
     async fn lease_keep_alive(
@@ -57,6 +55,7 @@ impl Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         caller::admit(request.metadata(), &self.headers)?;
+        let demands_leader = caller::requires_leader(request.metadata());
         let (leases, headers, view) = (self.leases.clone(), self.headers.clone(), self.view.clone());
         let renewals = request.into_inner().ready_chunks(RENEWALS_AT_ONCE).then(move |chunk| {
             let (leases, headers, view) = (leases.clone(), headers.clone(), view.clone());
@@ -65,7 +64,8 @@ impl Lease for LeaseService {
         let mut stopping = self.stopping.clone();
         // An error means the same: the one who would tell is gone.
         let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
-        Ok(Response::new(Box::pin(renewals.flatten().take_until(Box::pin(stop)))))
+        let answers = renewals.flatten().take_until(Box::pin(stop));
+        Ok(Response::new(caller::while_led(demands_leader, &self.headers, answers)))
     }
 
     async fn lease_time_to_live(

@@ -68,7 +68,7 @@ impl Maintenance for MaintenanceService {
         let machine = self.view.machine();
         let alarms = machine.alarms().list(0, AlarmType::None);
         let mut errors: Vec<String> = alarms.iter().map(alarm_text).collect();
-        if leadership.leader.is_none() {
+        if leadership.lost {
             errors.push("etcdserver: no leader".into());
         }
         Ok(Response::new(StatusResponse {
@@ -77,7 +77,7 @@ impl Maintenance for MaintenanceService {
             db_size: signed(machine.index().record_bytes()),
             db_size_in_use: signed(machine.index().live_bytes()),
             db_size_quota: self.quota.bytes_max().map_or(0, signed),
-            leader: leadership.leader.unwrap_or(0),
+            leader: leadership.leader.filter(|_| !leadership.lost).unwrap_or(0),
             raft_index: progress.committed,
             raft_term: leadership.term,
             raft_applied_index: progress.applied,

@@ -62,6 +62,9 @@ fn unreachable_cluster(unavailable: Unavailable) -> Status {
         Unavailable::Busy => (Code::Unknown, "etcdserver: too many requests"),
         Unavailable::LeaderChanged => (Code::Unavailable, "etcdserver: leader changed"),
         Unavailable::TimedOut => (Code::Unavailable, "etcdserver: request timed out"),
+        Unavailable::CutOff => {
+            (Code::Unavailable, "etcdserver: request timed out, possibly due to connection lost")
+        }
         Unavailable::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
     };
     Status::new(code, text)

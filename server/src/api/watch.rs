@@ -1,9 +1,7 @@
 //! etcd's Watch service. A stream has no task of its own: it is polled by its connection, so that a client that does not
 //! read is not worked for.
 
-use std::pin::Pin;
-
-use futures::{Stream, StreamExt, stream};
+use futures::{StreamExt, stream};
 use prost::Message;
 use tenure_grpc::etcdserverpb::watch_server::Watch;
 use tenure_proto::etcdserverpb::watch_request::RequestUnion;
@@ -24,13 +22,14 @@ pub struct WatchService {
 
 #[tonic::async_trait]
 impl Watch for WatchService {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+    type WatchStream = caller::Answers<WatchResponse>;
 
     async fn watch(
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         caller::admit(request.metadata(), &self.headers)?;
+        let demands_leader = caller::requires_leader(request.metadata());
         let conversation = Conversation {
             requests: Some(request.into_inner()),
             stream: self.watches.open(),
@@ -44,7 +43,7 @@ impl Watch for WatchService {
                 None => None,
             }
         });
-        Ok(Response::new(Box::pin(responses)))
+        Ok(Response::new(caller::while_led(demands_leader, &self.headers, responses)))
     }
 }
 

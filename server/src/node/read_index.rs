@@ -142,7 +142,15 @@ impl ReadIndex {
             match now.mandate() {
                 None => Err(Unavailable::NoLeader),
                 Some(mandate) if mandate.member == elsewhere.own() => self.consensus.read_index().await,
-                Some(mandate) => elsewhere.ask(mandate).await,
+                Some(mandate) => {
+                    let mut leadership = self.leadership.clone();
+                    tokio::select! {
+                        biased;
+                        // Who was asked leads no more.
+                        _ = leadership.changed() => Err(Unavailable::LeaderChanged),
+                        answer = elsewhere.ask(mandate) => answer,
+                    }
+                }
             }
         };
         tokio::time::timeout(self.patience, asked).await.unwrap_or(Err(Unavailable::TimedOut))

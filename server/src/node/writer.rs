@@ -133,7 +133,11 @@ impl Writer {
 
     fn failed(&self, unavailable: Unavailable) -> Error {
         self.under_way.failed.fetch_add(1, Ordering::Relaxed);
-        unavailable.into()
+        let now = *self.leadership.borrow();
+        match unavailable {
+            Unavailable::TimedOut if now.lost && now.leader.is_some() => Unavailable::CutOff.into(),
+            unavailable => unavailable.into(),
+        }
     }
 
     fn admit(&self, bytes: usize) -> Result<Admitted, Unavailable> {

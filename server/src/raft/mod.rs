@@ -17,6 +17,7 @@
 
 mod apply;
 mod codec;
+mod leadership;
 mod log;
 mod network;
 mod snapshot;
@@ -33,13 +34,14 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::raft::ClientWriteResult;
-use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{ReadPolicy, SnapshotPolicy};
 use prost::Message;
 use tenure_disk::wal::Wal;
 use tenure_grpc::internal::replication_server::ReplicationServer;
 use tokio::sync::{Notify, mpsc, watch};
 
 pub use apply::Outlet;
+pub use leadership::Leadership;
 pub use snapshot::load;
 pub use types::{Held, Mandate, Proposal, Reply, Ticket};
 pub use view::View;
@@ -79,25 +81,10 @@ pub enum Unavailable {
     LeaderChanged,
     /// No answer in time: its outcome is unknown.
     TimedOut,
+    /// The same, and the leader, or a quorum of the others, was not heard of lately.
+    CutOff,
     /// This member is stopping, or had to stop: the outcome is unknown.
     Stopped,
-}
-
-/// What this member knows of the cluster's leadership.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Leadership {
-    pub term: u64,
-    /// None while nobody is known to lead.
-    pub leader: Option<u64>,
-    /// Whether this member leads, with a quorum's consent in this term.
-    pub here: bool,
-}
-
-impl Leadership {
-    /// Who leads in which term; None while nobody is known to.
-    pub fn mandate(self) -> Option<Mandate> {
-        self.leader.map(|member| Mandate { term: self.term, member })
-    }
 }
 
 /// Where this member stands in the log.
@@ -147,7 +134,8 @@ impl Consensus {
         )
         .await;
         let raft = raft.map_err(StartError::new)?;
-        let leadership = follow_leadership(&raft, options.member);
+        let election = Duration::from_millis(options.election_ms);
+        let leadership = leadership::follow(raft.clone(), peers.clone(), election);
         let consensus = Consensus { raft, peers, taker, leadership, applied };
         tokio::spawn(consensus.clone().keep_log_short(heavy_log));
         Ok(consensus)
@@ -331,29 +319,6 @@ fn config(options: &Options) -> Result<Arc<openraft::Config>, StartError> {
         ..openraft::Config::default()
     };
     Ok(Arc::new(config.validate().map_err(StartError::new)?))
-}
-
-/// Follows the library's own news of votes and leaders for as long as it lives.
-fn follow_leadership(raft: &Raft, member: u64) -> watch::Receiver<Leadership> {
-    let mut news = raft.server_metrics();
-    let (tell, leadership) = watch::channel(Leadership::default());
-    tokio::spawn(async move {
-        loop {
-            tell.send_if_modified(|known| {
-                let metrics = news.borrow_watched();
-                let here = metrics.state == ServerState::Leader && metrics.current_leader == Some(member);
-                let now =
-                    Leadership { term: metrics.vote.leader_id.term, leader: metrics.current_leader, here };
-                let changed = *known != now;
-                *known = now;
-                changed
-            });
-            if news.changed().await.is_err() {
-                return;
-            }
-        }
-    });
-    leadership
 }
 
 /// Why the member could not take up its part.

@@ -43,8 +43,10 @@ struct Gathered {
 /// Of one client's stream.
 struct Renewals {
     ids: Vec<LeaseId>,
-    tell: oneshot::Sender<Result<Vec<Option<i64>>, Unavailable>>,
+    tell: oneshot::Sender<Ttls>,
 }
+
+type Ttls = Result<Vec<Option<i64>>, Unavailable>;
 
 impl Elsewhere {
     /// `patience`: one election timeout.
@@ -72,6 +74,7 @@ impl Elsewhere {
     }
 
     async fn run(self) {
+        let mut leadership = self.leadership.clone();
         let mut asking = std::mem::take(&mut self.gathered.lock().asking);
         loop {
             let batch = {
@@ -86,8 +89,14 @@ impl Elsewhere {
             };
             let ids: Vec<i64> = batch.iter().flat_map(|one| &one.ids).map(|id| id.0).collect();
             let count = ids.len();
-            let asked = tokio::time::timeout(self.patience, self.ask(ids, &mut asking)).await;
-            let answer = asked.unwrap_or(Err(Unavailable::TimedOut));
+            let now = *leadership.borrow_and_update();
+            let asked = tokio::time::timeout(self.patience, self.ask(now, ids, &mut asking));
+            let answer = tokio::select! {
+                biased;
+                // Who was asked leads no more.
+                _ = leadership.changed() => Err(Unavailable::LeaderChanged),
+                answer = asked => answer.unwrap_or(Err(Unavailable::TimedOut)),
+            };
             let answer = answer.and_then(|ttls| {
                 let fits = ttls.len() == count && ttls.iter().all(|ttl| *ttl >= -1);
                 if fits { Ok(ttls) } else { Err(Unavailable::LeaderChanged) }
@@ -98,10 +107,10 @@ impl Elsewhere {
 
     async fn ask(
         &self,
+        now: Leadership,
         ids: Vec<i64>,
         asking: &mut Asking<RenewRequest, RenewResponse>,
     ) -> Result<Vec<i64>, Unavailable> {
-        let now = *self.leadership.borrow();
         let leader = now.mandate().filter(|_| !now.here).ok_or(Unavailable::LeaderChanged)?;
         if !asking.is_with(leader) {
             let (questions, asked) = questions();
@@ -197,7 +206,7 @@ fn share(batch: Vec<Renewals>, answer: Result<Vec<i64>, Unavailable>) {
 mod tests {
     use super::*;
 
-    fn renewals(ids: &[i64]) -> (Renewals, oneshot::Receiver<Result<Vec<Option<i64>>, Unavailable>>) {
+    fn renewals(ids: &[i64]) -> (Renewals, oneshot::Receiver<Ttls>) {
         let (tell, told) = oneshot::channel();
         (Renewals { ids: ids.iter().copied().map(LeaseId).collect(), tell }, told)
     }
