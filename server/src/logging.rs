@@ -73,11 +73,23 @@ pub fn start(settings: &Settings) -> Result<(), Error> {
     Ok(())
 }
 
+const TIRELESS: [&str; 4] = [
+    "openraft::core::heartbeat",
+    "openraft::core::raft_core",
+    "openraft::engine::handler::replication_handler",
+    "openraft::replication",
+];
+
 /// The libraries below speak to their own developers at info: of them only warnings are let through, and what they
 /// call info when somebody looks for the cause of something.
 fn levels(ours: LevelFilter) -> Targets {
     let theirs = if ours >= LevelFilter::DEBUG { LevelFilter::INFO } else { ours.min(LevelFilter::WARN) };
-    Targets::new().with_default(theirs).with_target("tenure", ours)
+    // Of a peer that is away, each failed heartbeat and message is a warning to these; raft/network.rs says it once.
+    let tireless = if ours >= LevelFilter::DEBUG { LevelFilter::INFO } else { ours.min(LevelFilter::ERROR) };
+    Targets::new()
+        .with_default(theirs)
+        .with_targets(TIRELESS.map(|target| (target, tireless)))
+        .with_target("tenure", ours)
 }
 
 fn open(output: &Output) -> Result<Box<dyn Write + Send>, Error> {

@@ -7,14 +7,16 @@ mod harness;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
-use harness::{Cluster, Deadline, Server};
+use harness::{Cluster, Deadline};
 use tenure_grpc::etcdserverpb::kv_client::KvClient;
 use tenure_proto::etcdserverpb::{PutRequest, RangeRequest};
 use tonic::transport::{Channel, Endpoint};
 
+/// For anything that a living cluster does within an election or two.
+const BOUND: Duration = Duration::from_secs(60);
 /// Requests under way at once.
 const WRITERS: u32 = 32;
 /// Few enough that the log behind a stopped member is gone soon.
@@ -64,8 +66,7 @@ fn other_than(members: [usize; 2]) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_writes_outlive_the_leader_and_reach_whoever_was_away() {
-    let mut cluster = Cluster::prepared(3, &[]);
-    cluster.members.iter_mut().for_each(Server::begin);
+    let mut cluster = Cluster::start(3);
     let next = Arc::default();
     let first = cluster.leader().await;
     put_up_to(&client(&cluster, first), &next, 500).await;
@@ -89,13 +90,13 @@ async fn acknowledged_writes_outlive_the_leader_and_reach_whoever_was_away() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_behind_the_log_is_sent_a_snapshot_while_writes_go_on() {
-    let mut cluster = Cluster::prepared(3, &FREQUENT_SNAPSHOTS);
-    cluster.members.iter_mut().for_each(Server::begin);
+    let mut cluster = Cluster::start_with(3, &FREQUENT_SNAPSHOTS);
     let next = Arc::default();
     let leader = cluster.leader().await;
     let away = other_than([leader, leader]);
     let client = client(&cluster, leader);
     put_up_to(&client, &next, 100).await;
+    cluster.caught_up(away).await;
     while !cluster.members[away].log().contains(COMING) {
         cluster.members[away].stop();
         // The leader keeps what it is about to send until it finds that there is nobody, which takes it a moment.
@@ -131,4 +132,63 @@ async fn a_member_behind_the_log_is_sent_a_snapshot_while_writes_go_on() {
     cluster.members[other].begin();
     assert_eq!(cluster.leader().await, away);
     assert_eq!(count(&self::client(&cluster, away)).await, written + 100);
+}
+
+/// Puts one key, through one member, as often as it takes.
+async fn put_at_last(client: &KvClient<Channel>, key: u32) {
+    let tried = async {
+        while !tokio::time::timeout(Duration::from_secs(1), put(client, key)).await.is_ok_and(|it| it.is_ok())
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, tried).await.expect("nothing is written any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_killed_or_frozen_is_replaced_and_disturbs_nobody_when_it_returns() {
+    let mut cluster = Cluster::start(3);
+    for round in 0..4 {
+        let leader = cluster.leader().await;
+        let client = client(&cluster, other_than([leader, leader]));
+        put_at_last(&client, round).await;
+        let gone = Instant::now();
+        if round % 2 == 0 {
+            cluster.members[leader].kill();
+        } else {
+            cluster.members[leader].freeze();
+        }
+        put_at_last(&client, round).await;
+        println!("round {round}: writes went on after {:?}", gone.elapsed());
+
+        let next = cluster.leader_other_than(Some(leader)).await;
+        let before = cluster.status(next).await.unwrap();
+        if round % 2 == 0 {
+            cluster.members[leader].restart();
+        } else {
+            cluster.members[leader].go_on();
+        }
+        cluster.caught_up(leader).await;
+        let after = cluster.status(next).await.unwrap();
+        assert_eq!((after.leader, after.raft_term), (before.leader, before.raft_term), "it disturbed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_follower_holds_nobody_up_and_catches_up() {
+    let cluster = Cluster::start(3);
+    let leader = cluster.leader().await;
+    let frozen = other_than([leader, leader]);
+    let client = client(&cluster, leader);
+    cluster.members[frozen].freeze();
+    let before = cluster.status(leader).await.unwrap();
+    for key in 0..200u32 {
+        let value = vec![0; 256 << 10].into();
+        let request = PutRequest { key: key.to_be_bytes().to_vec().into(), value, ..Default::default() };
+        client.clone().put(request).await.unwrap();
+    }
+    cluster.members[frozen].go_on();
+    cluster.caught_up(frozen).await;
+    let after = cluster.status(leader).await.unwrap();
+    assert_eq!((after.leader, after.raft_term), (before.leader, before.raft_term), "it disturbed");
 }

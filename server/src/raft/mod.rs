@@ -67,6 +67,8 @@ pub struct Options {
 
 /// Entries purged at a time, at least: purging one by one would write a record each.
 const PURGE_AT_ONCE: u64 = 1_024;
+/// Entries that one message to a peer carries, at most; their bytes are bounded too (`log.rs`).
+const MESSAGE_ENTRIES_MAX: u64 = 4_096;
 /// How long sending a snapshot may take.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -298,20 +300,24 @@ fn check_agreement(wal: &Wal, view: &View) -> Result<(), StartError> {
     Ok(())
 }
 
-/// etcd's two timeouts as the library counts them: there a follower waits for a lease of the maximum, then for a random
-/// time between the two, so that half of etcd's makes the failover as quick as etcd's.
+/// etcd's two timeouts as the library counts them. There a follower that hears nothing waits for the leader's lease, which is
+/// the maximum, and then for a random time between the two: here that makes from one election timeout to four thirds of it,
+/// where etcd's followers wait from one to two.
 fn config(options: &Options) -> Result<Arc<openraft::Config>, StartError> {
+    // A heartbeat comes up to a quarter of its interval late.
+    let shortest = (options.election_ms / 3).max(options.heartbeat_ms * 5 / 4 + 1);
     let config = openraft::Config {
         cluster_name: "tenure".into(),
         heartbeat_interval: options.heartbeat_ms,
         heartbeat_min_interval: None,
-        election_timeout_min: options.election_ms / 2,
-        election_timeout_max: options.election_ms,
+        election_timeout_min: shortest,
+        election_timeout_max: 2 * shortest,
         enable_pre_vote: Some(options.pre_vote),
         // A restarted leader must be elected anew: what it had applied was not yet durable in the store.
         enable_leader_restore: Some(false),
         allow_log_reversion: Some(false),
         quorum_loss_probe_interval: Some(2 * options.election_ms + 500),
+        max_payload_entries: MESSAGE_ENTRIES_MAX,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_entries),
         max_in_snapshot_log_to_keep: options.kept_entries,
         purge_batch_size: PURGE_AT_ONCE,

@@ -37,12 +37,15 @@ pub use service::{Service, Taker};
 
 use super::snapshot::{Data, Outgoing, Snapshot};
 use super::types::{Peer, TypeConfig, Vote};
+use crate::ids::MemberId;
 use crate::peers::{Lane, Peers};
 use exchange::Exchange;
 use pieces::Cutter;
 
 /// The first pause after a peer could not be reached; each further one is twice as long, up to one election timeout.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// So many heartbeats in a row without an answer are worth a line in the log.
+const MISSED_MAX: u32 = 5;
 /// Pieces of a snapshot that are read ahead.
 const PIECES_MAX: usize = 2;
 /// How long a follower may take for one piece of a snapshot: its disk may be busy with the last one.
@@ -66,6 +69,7 @@ impl Network {
             target,
             purpose,
             heartbeats: None,
+            missed: 0,
             outgoing: self.outgoing.clone(),
         }
     }
@@ -84,6 +88,8 @@ pub struct Connection {
     purpose: Purpose,
     /// The stream of heartbeats, while it works.
     heartbeats: Option<Exchange>,
+    /// Heartbeats without an answer since the last one with.
+    missed: u32,
     outgoing: Outgoing,
 }
 
@@ -111,7 +117,7 @@ impl Connection {
         ) -> Result<tonic::Response<R>, tonic::Status>,
     ) -> Result<R, RPCError<TypeConfig>> {
         let asked = call(self.client(Lane::Control)?, self.peers.address(self.target, message));
-        match tokio::time::timeout(option.soft_ttl(), asked).await {
+        match tokio::time::timeout(option.hard_ttl(), asked).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.unreachable(status.message()).into()),
             Err(_) => Err(self.unreachable("it does not answer in time").into()),
@@ -179,6 +185,25 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Says it in the log when heartbeats stop being answered, and when they are again; not each time.
+    fn note(&mut self, failure: Option<&RPCError<TypeConfig>>) {
+        match failure {
+            None => {
+                if std::mem::take(&mut self.missed) >= MISSED_MAX {
+                    tracing::info!(member = %MemberId(self.target), "the member answers again");
+                }
+            }
+            Some(why) => {
+                self.missed = self.missed.saturating_add(1);
+                if self.missed == MISSED_MAX {
+                    tracing::warn!(member = %MemberId(self.target), %why, "lost the connection to a member");
+                }
+            }
+        }
+    }
+}
+
 /// A stream that worked and broke.
 fn lost(target: u64, why: impl std::fmt::Display) -> RPCError<TypeConfig> {
     Unreachable::from_string(format!("the stream of entries to member {target:x} ended: {why}")).into()
@@ -218,7 +243,11 @@ impl NetStreamAppend<TypeConfig> for Connection {
         Box::pin(async move {
             match self.purpose {
                 Purpose::Entries => self.replicate(input).await,
-                Purpose::Heartbeats => self.beat(input, &option).await,
+                Purpose::Heartbeats => {
+                    let answers = self.beat(input, &option).await;
+                    self.note(answers.as_ref().err());
+                    answers
+                }
             }
         })
     }

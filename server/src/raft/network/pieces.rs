@@ -130,18 +130,18 @@ pub struct Joiner {
 
 /// What a piece led to.
 pub enum Joined {
-    More(Joiner),
+    More(Box<Joiner>),
     Whole(Box<Received>),
 }
 
 impl Joiner {
-    pub fn new(filling: Filling) -> Joiner {
-        Joiner { filling, sum: Sum::default() }
+    pub fn new(filling: Filling) -> Box<Joiner> {
+        Box::new(Joiner { filling, sum: Sum::default() })
     }
 
     /// # Errors
     /// The piece makes no sense, or the disk failed. What was put together so far is gone.
-    pub fn take(mut self, piece: SnapshotPiece) -> io::Result<Joined> {
+    pub fn take(mut self: Box<Self>, piece: SnapshotPiece) -> io::Result<Joined> {
         match piece.piece {
             Some(Piece::Records(records)) => {
                 for SnapshotRecord { place, bytes } in records.records {

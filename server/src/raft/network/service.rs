@@ -175,12 +175,19 @@ impl Service {
 }
 
 /// Takes the pieces until they are a whole.
-async fn join(mut pieces: Streaming<SnapshotPiece>, mut joiner: Joiner) -> Result<Box<Received>, Status> {
+async fn join(
+    mut pieces: Streaming<SnapshotPiece>,
+    mut joiner: Box<Joiner>,
+) -> Result<Box<Received>, Status> {
     loop {
         let piece = match pieces.message().await {
             Ok(Some(piece)) => piece,
             broken => {
-                blocking(move || Ok(drop(joiner))).await?;
+                blocking(move || {
+                    drop(joiner);
+                    Ok(())
+                })
+                .await?;
                 return Err(broken.err().unwrap_or_else(|| spoiled(malformed("it ends too early"))));
             }
         };
