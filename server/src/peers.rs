@@ -2,7 +2,7 @@
 //! taken for another's; and the door at which the others call. It knows addresses and metadata, not what is said over the
 //! connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
@@ -29,6 +30,8 @@ use crate::net::{Door, Net, Wire};
 const CLUSTER: &str = "tenure-cluster";
 const FROM: &str = "tenure-from";
 const TO: &str = "tenure-to";
+/// On the refusal of a caller that was removed from the cluster: that caller.
+const REMOVED: &str = "tenure-removed";
 
 /// Flow-control window of the connection that entries travel on, and of its stream, bytes: what a follower that stopped
 /// reading can make the leader hold for it.
@@ -68,6 +71,10 @@ struct Book {
     /// How long a peer may stay silent, or take to answer a call, before the connection is given up.
     patience: Duration,
     entries: Mutex<BTreeMap<u64, Entry>>,
+    /// Members that once were: they are told so when they call.
+    removed: Mutex<BTreeSet<u64>>,
+    /// Whether this member itself was removed.
+    left: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +86,17 @@ struct Entry {
 impl Peers {
     /// `patience`: one election timeout.
     pub fn new(cluster: ClusterId, own: MemberId, net: Arc<dyn Net>, patience: Duration) -> Peers {
-        Peers { book: Arc::new(Book { cluster, own, net, patience, entries: Mutex::default() }) }
+        Peers {
+            book: Arc::new(Book {
+                cluster,
+                own,
+                net,
+                patience,
+                entries: Mutex::default(),
+                removed: Mutex::default(),
+                left: watch::Sender::new(false),
+            }),
+        }
     }
 
     pub fn cluster(&self) -> ClusterId {
@@ -107,6 +124,32 @@ impl Peers {
     /// Forgets all but these; calls that are under way to the others go on.
     pub fn retain(&self, members: impl Fn(u64) -> bool) {
         self.book.entries.lock().retain(|member, _| members(*member));
+    }
+
+    /// Members that were removed and whose calls are refused; should this one be among them, it has left.
+    pub fn shun(&self, removed: impl Iterator<Item = u64>) {
+        let removed: BTreeSet<u64> = removed.collect();
+        if removed.contains(&self.book.own.0) {
+            self.leave();
+        }
+        *self.book.removed.lock() = removed;
+    }
+
+    /// Takes note of what a refusal says: perhaps that this member was removed.
+    pub fn heed(&self, refusal: &Status) {
+        if id(refusal.metadata(), REMOVED) == Some(self.book.own.0) {
+            self.leave();
+        }
+    }
+
+    /// This member was removed from the cluster.
+    pub fn leave(&self) {
+        self.book.left.send_if_modified(|left| !std::mem::replace(left, true));
+    }
+
+    /// Whether it was, and a way to wait for it.
+    pub fn left(&self) -> watch::Receiver<bool> {
+        self.book.left.subscribe()
     }
 
     /// A connection to a member, made when it is first used and made anew after it broke. None: nobody said where that
@@ -138,8 +181,7 @@ impl Peers {
     /// Who calls; an error if the call was meant for another cluster or member.
     pub fn caller(&self, metadata: &MetadataMap) -> Result<MemberId, Status> {
         let field = |name| {
-            let text = metadata.get(name).and_then(|value| value.to_str().ok());
-            text.and_then(|text| u64::from_str_radix(text, 16).ok()).ok_or_else(|| {
+            id(metadata, name).ok_or_else(|| {
                 Status::new(
                     Code::InvalidArgument,
                     format!("tenure: `{name}` is missing: this is the port for members; clients use --listen-client-urls"),
@@ -155,8 +197,19 @@ impl Peers {
                 format!("tenure: this is member {}, not {target}: an address is out of date", self.book.own);
             return Err(Status::new(Code::FailedPrecondition, text));
         }
-        Ok(MemberId(field(FROM)?))
+        let caller = MemberId(field(FROM)?);
+        if self.book.removed.lock().contains(&caller.0) {
+            let text = format!("tenure: member {caller} was removed from the cluster");
+            let mut refusal = Status::new(Code::PermissionDenied, text);
+            refusal.metadata_mut().insert(REMOVED, hexadecimal(caller.0));
+            return Err(refusal);
+        }
+        Ok(caller)
     }
+}
+
+fn id(metadata: &MetadataMap, name: &str) -> Option<u64> {
+    u64::from_str_radix(metadata.get(name)?.to_str().ok()?, 16).ok()
 }
 
 fn hexadecimal(id: u64) -> MetadataValue<Ascii> {
@@ -335,6 +388,21 @@ mod tests {
         assert_eq!(stranger.message(), "etcdserver: cluster ID mismatch");
         assert!(peers(0xc, 3).caller(call.metadata()).is_err());
         assert!(peers(0xc, 3).caller(&MetadataMap::new()).is_err());
+    }
+
+    #[test]
+    fn a_member_that_was_removed_is_told_so_and_heeds_it() {
+        let (here, gone, other) = (peers(0xc, 1), peers(0xc, 2), peers(0xc, 3));
+        here.shun([2].into_iter());
+        let refusal = here.caller(gone.address(1, ()).metadata()).expect_err("it was removed");
+        other.heed(&refusal);
+        other.heed(&Status::permission_denied("of another kind"));
+        assert!(!*other.left().borrow());
+        gone.heed(&refusal);
+        assert!(*gone.left().borrow());
+        assert!(here.caller(other.address(1, ()).metadata()).is_ok());
+        here.shun([1, 2].into_iter());
+        assert!(*here.left().borrow());
     }
 
     #[test]

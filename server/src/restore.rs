@@ -116,7 +116,11 @@ fn beginning(plan: &Plan, survey: &Survey, identity: &Identity) -> Result<Applie
     let position = LogPosition { term: BEGINNING.term, node: BEGINNING.node, index: BEGINNING.index };
     let members = &identity.first_members;
     let voters = VoterSet { ids: members.keys().copied().collect() };
-    let node = |(id, peer_urls): (&u64, &Vec<String>)| Node { id: *id, peer_urls: peer_urls.clone() };
+    let node = |(id, peer_urls): (&u64, &Vec<String>)| Node {
+        id: *id,
+        peer_urls: peer_urls.clone(),
+        voter_wanted: true,
+    };
     let nodes = members.iter().map(node).collect();
     Ok(Applied {
         position: Some(position),
@@ -163,7 +167,7 @@ fn members(membership: &Membership) -> Vec<(Bytes, Bytes)> {
 /// A lease begins anew with its full time: who holds it was not heard for as long as the backup is old.
 fn carried_over(key: &[u8], value: Bytes) -> Result<Option<Bytes>, backup::Error> {
     match key {
-        [stored::MEMBER | stored::ALARM, ..] => Ok(None),
+        [stored::MEMBER | stored::REMOVED | stored::ALARM, ..] => Ok(None),
         [stored::LEASE, ..] => {
             let lease = StoredLease::decode(value).map_err(|error| {
                 backup::Error::Unknown(format!("the lease at {key:?} does not decode: {error}"))

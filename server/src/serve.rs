@@ -18,9 +18,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{AutoCompaction, Config, ListenUrl};
 use crate::data_dir::{DataDir, Identity, Origin};
 use crate::gathered::Gathered;
-use crate::ids::Dice;
+use crate::ids::{Dice, MemberId};
 use crate::net::{Door, Net, Tcp};
-use crate::node::{Node, Pace, Retention, Settings};
+use crate::node::{Node, Pace, Retention, Rules, Settings};
 use crate::peers::{self, Peers};
 use crate::{api, data_dir, joining};
 
@@ -55,6 +55,11 @@ pub enum Error {
     Node(#[from] crate::node::StartError),
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
+    #[error(
+        "member {0} was removed from the cluster, and its id never returns; to have it back, add it anew (etcdctl member add) and \
+         start it with an empty --data-dir and --initial-cluster-state=existing"
+    )]
+    Removed(MemberId),
     #[error("this member had to stop: {0}")]
     Failed(String),
 }
@@ -81,6 +86,11 @@ pub async fn run(config: Config) -> Result<(), Error> {
     tokio::select! {
         biased;
         ready = node.ready(identity.member) => ready?,
+        () = node.members.removed() => {
+            peer_servers.shutdown().await;
+            node.stop().await;
+            return Err(Error::Removed(identity.member));
+        }
         signal = signal() => {
             tracing::info!("received {}: stopping before this member served", signal.map_err(Error::Signals)?);
             peer_servers.shutdown().await;
@@ -104,6 +114,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let ended = tokio::select! {
         signal = signal() => signal.map_err(Error::Signals).map(|name| tracing::info!("received {name}: stopping")),
         failure = failure(&node) => Err(Error::Failed(failure)),
+        () = node.members.removed() => Err(Error::Removed(identity.member)),
     };
     stop.send_replace(true);
     node.watches.stop();
@@ -183,6 +194,7 @@ async fn start(
 
     let settings = Settings {
         member: identity.member,
+        token: identity.token.clone(),
         name: config.name.clone(),
         client_urls: config.advertise_client_urls.iter().map(ToString::to_string).collect(),
         founders: match identity.origin {
@@ -194,6 +206,10 @@ async fn start(
         snapshot_entries: config.raft.snapshot_count,
         kept_entries: config.raft.snapshot_catchup_entries,
         pre_vote: config.raft.pre_vote,
+        membership: Rules {
+            strict: config.membership.strict_reconfig_check,
+            learners_max: config.membership.learners_max,
+        },
         sweep: Pace {
             keys_at_once: config.compaction.batch_limit as usize,
             rest: config.compaction.sleep_interval,

@@ -16,7 +16,7 @@ use tenure_proto::internal::command::Wish;
 use tenured::clock::SystemClock;
 use tenured::ids::{ClusterId, MemberId};
 use tenured::net::Tcp;
-use tenured::node::{Error, Node, Pace, Retention, Settings};
+use tenured::node::{Error, Node, Pace, Retention, Rules, Settings};
 use tenured::peers::Peers;
 use tenured::raft::Unavailable;
 
@@ -25,6 +25,7 @@ const MEMBER: MemberId = MemberId(7);
 fn settings() -> Settings {
     Settings {
         member: MEMBER,
+        token: "etcd-cluster".into(),
         name: "alone".into(),
         client_urls: vec!["http://127.0.0.1:2379".into()],
         founders: BTreeMap::from([(MEMBER.0, vec!["http://127.0.0.1:2380".into()])]),
@@ -33,6 +34,7 @@ fn settings() -> Settings {
         snapshot_entries: 1_000,
         kept_entries: 100,
         pre_vote: true,
+        membership: Rules { strict: true, learners_max: 1 },
         sweep: Pace { keys_at_once: 1_000, rest: Duration::from_millis(1) },
         record_bytes_max: 1 << 20,
         request_bytes_max: 1 << 20,

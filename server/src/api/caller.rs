@@ -9,8 +9,16 @@ use tonic::{Code, Status};
 use super::header::Headers;
 
 /// Holds the caller to what its metadata demands: that this member knows a leader (`hasleader`), and that the name of
-/// its API version can be read at all.
+/// its API version can be read at all. A member that only learns admits nobody.
 pub fn admit(metadata: &MetadataMap, headers: &Headers) -> Result<(), Status> {
+    if headers.is_learner() {
+        return Err(Status::new(Code::FailedPrecondition, "etcdserver: rpc not supported for learner"));
+    }
+    admit_to_learner(metadata, headers)
+}
+
+/// The same for the few things that a member does while it only learns: status, backup, serializable reads.
+pub fn admit_to_learner(metadata: &MetadataMap, headers: &Headers) -> Result<(), Status> {
     if let Some(version) = metadata.get("client-api-version")
         && std::str::from_utf8(version.as_bytes()).is_err()
     {

@@ -1,6 +1,4 @@
-//! etcd's Cluster service, as far as a cluster of one needs it: who the members are.
-
-use std::sync::Arc;
+//! etcd's Cluster service: who the members are, and changes of that.
 
 use tenure_grpc::etcdserverpb::cluster_server::Cluster;
 use tenure_proto::etcdserverpb::*;
@@ -9,19 +7,19 @@ use tonic::{Request, Response, Status};
 
 use super::header::Headers;
 use super::{caller, status};
-use crate::node::{ReadIndex, View};
+use crate::node::{Members, ReadIndex};
 
 pub struct ClusterService {
     pub headers: Headers,
-    pub view: Arc<View>,
+    pub members: Members,
     pub read_index: ReadIndex,
 }
 
-/// The answer to what changes the membership.
-fn not_yet() -> Status {
-    Status::unimplemented(
-        "tenure: this version runs clusters of one member; membership cannot be changed yet",
-    )
+impl ClusterService {
+    /// etcd leaves the revision of these headers at 0.
+    fn header(&self) -> Option<ResponseHeader> {
+        Some(self.headers.at(Revision(0)))
+    }
 }
 
 #[tonic::async_trait]
@@ -34,35 +32,52 @@ impl Cluster for ClusterService {
         if request.into_inner().linearizable {
             self.read_index.confirm().await.map_err(|error| status::of(error.into()))?;
         }
-        let members = self.view.machine().members().iter().map(member).collect();
-        // etcd leaves the revision of this header at 0.
-        Ok(Response::new(MemberListResponse { header: Some(self.headers.at(Revision(0))), members }))
+        let members = listed(&self.members.list());
+        Ok(Response::new(MemberListResponse { header: self.header(), members }))
     }
 
-    async fn member_add(&self, _: Request<MemberAddRequest>) -> Result<Response<MemberAddResponse>, Status> {
-        Err(not_yet())
+    async fn member_add(
+        &self,
+        request: Request<MemberAddRequest>,
+    ) -> Result<Response<MemberAddResponse>, Status> {
+        caller::admit(request.metadata(), &self.headers)?;
+        let MemberAddRequest { peer_urls, is_learner } = request.into_inner();
+        let (added, members) = self.members.add(&peer_urls, is_learner).await.map_err(status::of)?;
+        let (member, members) = (Some(member(&added)), listed(&members));
+        Ok(Response::new(MemberAddResponse { header: self.header(), member, members }))
     }
 
     async fn member_remove(
         &self,
-        _: Request<MemberRemoveRequest>,
+        request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        Err(not_yet())
+        caller::admit(request.metadata(), &self.headers)?;
+        let members = self.members.remove(request.into_inner().id).await.map_err(status::of)?;
+        Ok(Response::new(MemberRemoveResponse { header: self.header(), members: listed(&members) }))
     }
 
     async fn member_update(
         &self,
-        _: Request<MemberUpdateRequest>,
+        request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        Err(not_yet())
+        caller::admit(request.metadata(), &self.headers)?;
+        let MemberUpdateRequest { id, peer_urls } = request.into_inner();
+        let members = self.members.update(id, &peer_urls).await.map_err(status::of)?;
+        Ok(Response::new(MemberUpdateResponse { header: self.header(), members: listed(&members) }))
     }
 
     async fn member_promote(
         &self,
-        _: Request<MemberPromoteRequest>,
+        request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        Err(not_yet())
+        caller::admit(request.metadata(), &self.headers)?;
+        let members = self.members.promote(request.into_inner().id).await.map_err(status::of)?;
+        Ok(Response::new(MemberPromoteResponse { header: self.header(), members: listed(&members) }))
     }
+}
+
+fn listed(members: &[tenure_state::Member]) -> Vec<Member> {
+    members.iter().map(member).collect()
 }
 
 fn member(member: &tenure_state::Member) -> Member {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tenure_proto::etcdserverpb::ResponseHeader;
 use tenure_state::Revision;
@@ -15,11 +16,17 @@ pub struct Headers {
     cluster_id: u64,
     member_id: u64,
     leadership: Arc<watch::Receiver<Leadership>>,
+    is_learner: Arc<AtomicBool>,
 }
 
 impl Headers {
-    pub fn new(cluster_id: u64, member_id: u64, leadership: watch::Receiver<Leadership>) -> Headers {
-        Headers { cluster_id, member_id, leadership: Arc::new(leadership) }
+    pub fn new(
+        cluster_id: u64,
+        member_id: u64,
+        leadership: watch::Receiver<Leadership>,
+        is_learner: Arc<AtomicBool>,
+    ) -> Headers {
+        Headers { cluster_id, member_id, leadership: Arc::new(leadership), is_learner }
     }
 
     /// A header with the store's revision as the answer saw it; 0 where etcd sends none.
@@ -50,6 +57,11 @@ impl Headers {
                 std::future::pending().await
             }
         }
+    }
+
+    /// Whether this member only learns so far.
+    pub fn is_learner(&self) -> bool {
+        self.is_learner.load(Ordering::Relaxed)
     }
 
     pub fn member_id(&self) -> u64 {

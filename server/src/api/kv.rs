@@ -44,7 +44,8 @@ fn mismatched(outcome: &Outcome) -> Status {
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
-        caller::admit(request.metadata(), &self.headers)?;
+        let admit = if request.get_ref().serializable { caller::admit_to_learner } else { caller::admit };
+        admit(request.metadata(), &self.headers)?;
         let request = request.into_inner();
         check::range(&request).map_err(|refusal| status::refused(&refusal))?;
         let (mut response, revision) = self.reader.range(&request).await.map_err(status::of)?;

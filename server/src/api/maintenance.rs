@@ -20,7 +20,7 @@ use super::header::Headers;
 use super::{caller, status};
 use crate::clock::Clock;
 use crate::config::ETCD_COMPATIBILITY_VERSION;
-use crate::node::{Error, Quota, View, Writer, hash};
+use crate::node::{Error, Members, Quota, View, Writer, hash};
 use crate::raft::Consensus;
 
 /// Pieces of a snapshot that wait for a slow receiver.
@@ -33,6 +33,7 @@ pub struct MaintenanceService {
     pub writer: Writer,
     pub quota: Quota,
     pub clock: Arc<dyn Clock>,
+    pub members: Members,
     /// Reads of the whole store at once; more wait.
     pub whole_reads: Arc<Semaphore>,
 }
@@ -63,7 +64,7 @@ impl Maintenance for MaintenanceService {
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        caller::admit(request.metadata(), &self.headers)?;
+        caller::admit_to_learner(request.metadata(), &self.headers)?;
         let (progress, leadership) = (self.consensus.progress(), self.headers.leadership());
         let machine = self.view.machine();
         let alarms = machine.alarms().list(0, AlarmType::None);
@@ -131,7 +132,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        caller::admit(request.metadata(), &self.headers)?;
+        caller::admit_to_learner(request.metadata(), &self.headers)?;
         let turn = self.whole_reads.clone().acquire_owned().await;
         let store = self.view.store();
         store.settled().await.map_err(|fatal| status::of(fatal.into()))?;
@@ -163,14 +164,8 @@ impl Maintenance for MaintenanceService {
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
         caller::admit(request.metadata(), &self.headers)?;
-        let target = request.into_inner().target_id;
-        if !self.headers.leadership().here {
-            return Err(Status::failed_precondition("etcdserver: not leader"));
-        }
-        if target == self.headers.member_id() {
-            return Ok(Response::new(MoveLeaderResponse { header: None }));
-        }
-        Err(Status::failed_precondition("etcdserver: bad leader transferee"))
+        self.members.move_lead(request.into_inner().target_id).await.map_err(status::of)?;
+        Ok(Response::new(MoveLeaderResponse { header: None }))
     }
 
     async fn downgrade(

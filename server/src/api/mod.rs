@@ -61,7 +61,7 @@ pub fn routes(
     limits: Limits,
     stopping: &Receiver<bool>,
 ) -> Routes {
-    let headers = Headers::new(cluster.0, member.0, node.consensus.leadership());
+    let headers = Headers::new(cluster.0, member.0, node.consensus.leadership(), node.members.learning());
     let message_bytes_max = limits.message_bytes_max();
     let kv = kv::KvService {
         headers: headers.clone(),
@@ -80,7 +80,7 @@ pub fn routes(
     };
     let cluster = cluster::ClusterService {
         headers: headers.clone(),
-        view: node.view.clone(),
+        members: node.members.clone(),
         read_index: node.read_index.clone(),
     };
     let maintenance = maintenance::MaintenanceService {
@@ -90,6 +90,7 @@ pub fn routes(
         writer: node.writer.clone(),
         quota: node.quota.clone(),
         clock: node.clock.clone(),
+        members: node.members.clone(),
         whole_reads: std::sync::Arc::new(tokio::sync::Semaphore::new(WHOLE_READS_MAX)),
     };
     let watch = watch::WatchService { headers: headers.clone(), watches: node.watches.clone() };

@@ -3,7 +3,7 @@
 use tenure_state::Refusal;
 use tonic::{Code, Status};
 
-use crate::node::Error;
+use crate::node::{Error, Refused};
 use crate::raft::Unavailable;
 
 pub fn of(error: Error) -> Status {
@@ -11,6 +11,12 @@ pub fn of(error: Error) -> Status {
         Error::Refused(refusal) => refused(&refusal),
         Error::Unavailable(unavailable) => unreachable_cluster(unavailable),
         Error::TooLarge => Status::new(Code::InvalidArgument, "etcdserver: request is too large"),
+        Error::Membership(refused) => membership(refused),
+        Error::NotLeader => Status::new(Code::FailedPrecondition, "etcdserver: not leader"),
+        Error::BadTransferee => Status::new(Code::FailedPrecondition, "etcdserver: bad leader transferee"),
+        Error::TransferFailed => {
+            Status::new(Code::Unknown, "etcdserver: request timed out, leader transfer took too long")
+        }
         Error::Fatal(fatal) => {
             tracing::error!(%fatal, "a request met a failure of this member");
             Status::new(Code::Unavailable, "etcdserver: server stopped")
@@ -51,6 +57,29 @@ pub fn refused(refusal: &Refusal) -> Status {
             Code::Unimplemented,
             "tenure: this member does not know the command; upgrade it to the version of the others",
         ),
+    };
+    Status::new(code, text)
+}
+
+fn membership(refused: Refused) -> Status {
+    let (code, text) = match refused {
+        Refused::IdExists => (Code::FailedPrecondition, "etcdserver: member ID already exist"),
+        Refused::PeerUrlsExist => (Code::FailedPrecondition, "etcdserver: Peer URLs already exists"),
+        Refused::NotFound => (Code::NotFound, "etcdserver: member not found"),
+        // etcd means FailedPrecondition, but this is what reaches its clients.
+        Refused::NotEnoughStarted => {
+            (Code::Unknown, "etcdserver: re-configuration failed due to not enough started members")
+        }
+        Refused::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
+        Refused::TooManyLearners => {
+            (Code::FailedPrecondition, "etcdserver: too many learner members in cluster")
+        }
+        Refused::NotALearner => (Code::FailedPrecondition, "etcdserver: can only promote a learner member"),
+        Refused::LearnerNotReady => (
+            Code::FailedPrecondition,
+            "etcdserver: can only promote a learner member which is in sync with leader",
+        ),
+        Refused::BadPeerUrls => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
     };
     Status::new(code, text)
 }

@@ -33,7 +33,7 @@ pub(super) fn checked(flags: Flags, warnings: &mut Vec<String>) -> Result<Config
                     in this version; restore a backup";
         return Err(Error::check(text.to_owned()));
     }
-    warn_of_what_waits(&clustering, &limits, &security, &observation, &hazards, warnings);
+    warn_of_what_waits(&limits, &security, &observation, &hazards, warnings);
     let listen = listen(&member, &clustering, observation.listen_metrics_urls.as_ref(), warnings)?;
     let advertise_client_urls = given_or(clustering.advertise_client_urls.clone(), default_url(2379));
     let initial = initial(&clustering);
@@ -73,18 +73,14 @@ pub(super) fn checked(flags: Flags, warnings: &mut Vec<String>) -> Result<Config
 
 /// A flag that is understood but has nothing to act on yet is never passed over in silence.
 fn warn_of_what_waits(
-    clustering: &ClusteringFlags,
     limits: &LimitFlags,
     security: &SecurityFlags,
     observation: &ObservationFlags,
     hazards: &HazardFlags,
     warnings: &mut Vec<String>,
 ) {
-    const ONE_MEMBER: &str = "this version runs clusters of one member";
     const NO_USERS: &str = "this version has no users or roles";
     let waits = [
-        (!clustering.strict_reconfig_check, "strict-reconfig-check", ONE_MEMBER),
-        (clustering.max_learners != 1, "max-learners", ONE_MEMBER),
         (security.auth_token_ttl != 300, "auth-token-ttl", NO_USERS),
         (security.bcrypt_cost != 10, "bcrypt-cost", NO_USERS),
         (

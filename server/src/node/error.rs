@@ -2,6 +2,7 @@
 
 use tenure_state::{Fatal, Refusal};
 
+use super::members::Refused;
 use crate::raft::Unavailable;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +13,14 @@ pub enum Error {
     Unavailable(Unavailable),
     /// The request is larger than `--max-request-bytes`; it was not proposed.
     TooLarge,
+    /// A change of the membership is not allowed as things stand.
+    Membership(Refused),
+    /// Only the leader can do it, and this member does not lead.
+    NotLeader,
+    /// The lead cannot be handed to that member: it has no vote, or is none.
+    BadTransferee,
+    /// The lead was not taken by the member it was offered to, or not in time.
+    TransferFailed,
     /// This member's disk failed; it is stopping.
     Fatal(Fatal),
 }
@@ -19,6 +28,12 @@ pub enum Error {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Error {
         Error::Refused(refusal)
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Error {
+        Error::Membership(refused)
     }
 }
 

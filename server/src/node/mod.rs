@@ -1,5 +1,5 @@
 //! The running replica: every task of this member lives here. What the api may use of it are handles: [`Writer`],
-//! [`Reader`], [`Leases`], [`Watches`], [`Sweeper`], [`Quota`].
+//! [`Reader`], [`Leases`], [`Watches`], [`Sweeper`], [`Quota`], [`Members`].
 //!
 //! | task            | owns                     | input                          | output                    | bound           | when full          |
 //! |-----------------|--------------------------|--------------------------------|---------------------------|-----------------|--------------------|
@@ -12,6 +12,8 @@
 //! | quota           |                          | the clock                      | clearing of NOSPACE       |                 |                    |
 //! | watch progress  |                          | the clock                      | progress of idle watchers |                 |                    |
 //! | publisher       |                          | leadership                     | this member's addresses   | once            | tries again        |
+//! | promotion       |                          | leadership, the clock          | votes for new members     | one at a time   | waits its turn     |
+//! | standing        |                          | the clock                      | that this member was removed | one call a member |              |
 
 mod compactor;
 mod error;
@@ -19,6 +21,7 @@ mod forwarding;
 pub mod hash;
 mod history;
 mod leases;
+mod members;
 mod quota;
 mod read_index;
 mod reader;
@@ -40,6 +43,7 @@ pub use crate::raft::View;
 pub use compactor::Retention;
 pub use error::Error;
 pub use leases::{Leases, TimeToLive};
+pub use members::{Members, Refused, Rules};
 pub use quota::Quota;
 pub use read_index::ReadIndex;
 pub use reader::Reader;
@@ -58,6 +62,8 @@ use leases::Counting;
 /// What a node is to be.
 pub struct Settings {
     pub member: MemberId,
+    /// The cluster's, for members-to-be.
+    pub token: String,
     pub name: String,
     pub client_urls: Vec<String>,
     /// The members a new cluster is founded with; not looked at once there is a log. None: this member was added, and its
@@ -68,6 +74,7 @@ pub struct Settings {
     pub snapshot_entries: u64,
     pub kept_entries: u64,
     pub pre_vote: bool,
+    pub membership: Rules,
     pub sweep: Pace,
     pub record_bytes_max: usize,
     pub request_bytes_max: usize,
@@ -104,6 +111,7 @@ pub struct Node {
     pub quota: Quota,
     pub clock: Arc<dyn Clock>,
     peers: Peers,
+    pub members: Members,
     tasks: JoinSet<()>,
 }
 
@@ -113,6 +121,7 @@ struct Outlets {
     counting: Arc<Counting>,
     sweeper: Sweeper,
     tickets: Arc<Tickets>,
+    following: members::Following,
 }
 
 impl Outlet for Outlets {
@@ -120,11 +129,15 @@ impl Outlet for Outlets {
         for effect in effects {
             self.counting.follow(&effect);
             self.sweeper.follow(&effect);
+            if effect == Effect::MembersChanged {
+                self.following.follow();
+            }
             self.watches.follow(effect);
         }
     }
 
     fn restored(&self) {
+        self.following.follow();
         self.sweeper.restored();
         self.watches.restored();
         self.tickets.restored();
@@ -153,22 +166,21 @@ impl Node {
         let watches = Watches::new(view.clone());
         let counting = Arc::new(Counting::new(clock.clone()));
         let (sweeper, sweeping) = Sweeper::new(view.clone(), settings.sweep);
-        let limits = limits(&settings);
+        let (own, limits) = (settings.member, limits(&settings));
         let timeout = limits.timeout;
-        let timeout_ms = timeout.as_millis() as u64;
-        let tickets = Arc::new(Tickets::new(settings.member.0, settings.first_ticket, timeout_ms));
+        let tickets = Arc::new(Tickets::new(own.0, settings.first_ticket, timeout.as_millis() as u64));
+        let following = members::Following::new(own, view.clone(), peers.clone());
         let outlets = Arc::new(Outlets {
             watches: watches.clone(),
             counting: counting.clone(),
             sweeper: sweeper.clone(),
+            following: following.clone(),
             tickets: tickets.clone(),
         });
         let consensus = Consensus::start(options(&settings), wal, view.clone(), outlets, peers.clone())
             .await
             .map_err(StartError::new)?;
-        if !settings.founders.is_empty() {
-            consensus.found(settings.founders.clone()).await.map_err(StartError::new)?;
-        }
+        consensus.found(settings.founders.clone()).await.map_err(StartError::new)?;
         consensus.recover().await.map_err(StartError::new)?;
 
         let writer = Writer::new(consensus.clone(), tickets.clone(), limits);
@@ -181,7 +193,7 @@ impl Node {
             read_index: read_index.clone(),
             counting,
             elsewhere: Elsewhere::new(peers.clone(), consensus.leadership(), settings.election, timeout),
-            ids: Arc::new(LeaseIds::new(settings.member, clock.unix_ms())),
+            ids: Arc::new(LeaseIds::new(own, clock.unix_ms())),
             leadership: consensus.leadership(),
             timeout,
             ttl_min_s: shortest_ttl_s(settings.election),
@@ -193,7 +205,8 @@ impl Node {
             clock: clock.clone(),
         };
         let mut node = Node {
-            quota: Quota::new(view.clone(), writer.clone(), settings.member.0, settings.quota_bytes_max),
+            members: Members::new(following, consensus.clone(), clock.clone(), terms(&settings)),
+            quota: Quota::new(view.clone(), writer.clone(), own.0, settings.quota_bytes_max),
             reader: Reader::new(view.clone(), read_index.clone()),
             peers,
             clock,
@@ -214,9 +227,11 @@ impl Node {
 
     /// Starts the tasks that need nothing but what the node is made of.
     fn work(&mut self, settings: Settings) {
-        let Node { consensus, view, writer, leases, watches, quota, tasks, .. } = self;
+        let Node { consensus, view, writer, leases, watches, quota, members, tasks, .. } = self;
         let election_ms = settings.election.as_millis() as u64;
         tasks.spawn(leases::count(leases.clone(), consensus.clone(), election_ms));
+        tasks.spawn(members.clone().promote_wanted());
+        tasks.spawn(members.clone().ask_for_standing());
         let compactor =
             Compactor { view: view.clone(), writer: writer.clone(), consensus: consensus.clone() };
         tasks.spawn(compactor.run(settings.retention));
@@ -236,6 +251,8 @@ impl Node {
         });
         Routes::new(self.consensus.replication())
             .add_service(forwarding.server(self.writer.request_bytes_max() + FORWARDED_BYTES_MAX))
+            .add_service(members::reconfiguration(self.members.clone()))
+            .add_service(members::joining(self.members.clone()))
     }
 
     /// Waits until this member serves: somebody leads, all that was acknowledged before is applied here, so that what
@@ -298,6 +315,15 @@ fn limits(settings: &Settings) -> Limits {
         under_way_max: UNDER_WAY_MAX,
         under_way_bytes_max: UNDER_WAY_BYTES_MAX,
         timeout: REQUEST_TIMEOUT + 2 * settings.election,
+    }
+}
+
+fn terms(settings: &Settings) -> members::Terms {
+    members::Terms {
+        rules: settings.membership,
+        token: settings.token.clone(),
+        patience: settings.election,
+        timeout: limits(settings).timeout,
     }
 }
 

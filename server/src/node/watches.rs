@@ -81,7 +81,8 @@ impl Watches {
             | Effect::ExpiryDropped { .. }
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)
-            | Effect::MemberPublished { .. } => {}
+            | Effect::MemberPublished { .. }
+            | Effect::MembersChanged => {}
         }
     }
 

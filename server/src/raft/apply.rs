@@ -160,6 +160,7 @@ impl StateMachine {
             EntryPayload::Blank => {}
             EntryPayload::Membership(membership) => {
                 ahead.take(machine.set_members(members(&membership)));
+                effects.push(Effect::MembersChanged);
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
             }
             EntryPayload::Normal(proposal) => {
@@ -272,7 +273,7 @@ fn members(membership: &Membership) -> Vec<Member> {
     let member = |(id, peer): (&u64, &super::types::Peer)| Member {
         id: *id,
         peer_urls: peer.peer_urls.clone(),
-        is_learner: !voters.contains(id),
+        is_learner: !voters.contains(id) && !peer.voter_wanted,
         ..Member::default()
     };
     membership.nodes().map(member).collect()

@@ -68,23 +68,28 @@ pub fn membership_message(membership: &Membership) -> internal::Membership {
     let configs = membership.get_joint_config();
     internal::Membership {
         configs: configs.iter().map(|ids| VoterSet { ids: ids.iter().copied().collect() }).collect(),
-        nodes: membership
-            .nodes()
-            .map(|(id, peer)| internal::Node { id: *id, peer_urls: peer.peer_urls.clone() })
-            .collect(),
+        nodes: membership.nodes().map(|(id, peer)| node(*id, peer)).collect(),
     }
 }
 
 pub fn membership(message: internal::Membership) -> io::Result<Membership> {
     let configs: Vec<BTreeSet<u64>> =
         message.configs.into_iter().map(|set| set.ids.into_iter().collect()).collect();
-    let nodes: BTreeMap<u64, Peer> =
-        message.nodes.into_iter().map(|node| (node.id, Peer { peer_urls: node.peer_urls })).collect();
+    let nodes: BTreeMap<u64, Peer> = message.nodes.into_iter().map(peer).collect();
     if configs.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
     }
     Membership::new(configs, nodes)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
+}
+
+fn node(id: u64, peer: &Peer) -> internal::Node {
+    internal::Node { id, peer_urls: peer.peer_urls.clone(), voter_wanted: peer.voter_wanted }
+}
+
+fn peer(node: internal::Node) -> (u64, Peer) {
+    let internal::Node { id, peer_urls, voter_wanted } = node;
+    (id, Peer { peer_urls, voter_wanted })
 }
 
 pub fn position_message(id: &LogId) -> internal::LogPosition {

@@ -19,6 +19,7 @@ mod apply;
 mod codec;
 mod leadership;
 mod log;
+mod membership;
 mod network;
 mod snapshot;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 pub use apply::Outlet;
 pub use leadership::Leadership;
+pub use membership::{Change, ChangeError, Follower, Participant, Roster};
 pub use snapshot::load;
 pub use types::{Held, Mandate, Proposal, Reply, Ticket};
 pub use view::View;
@@ -148,14 +150,14 @@ impl Consensus {
         network::Service::new(self.raft.clone(), self.peers.clone(), self.taker.clone())
     }
 
-    /// Founds a cluster of these members; a member that has a log already knows its cluster and is left as it is. Each
-    /// founder calls this with the same members.
+    /// Founds a cluster of these members; a member that has a log already knows its cluster and is left as it is, and so is
+    /// one that founds none. Each founder calls this with the same members.
     pub async fn found(&self, members: BTreeMap<u64, Vec<String>>) -> Result<(), StartError> {
-        if self.raft.is_initialized().await.map_err(StartError::new)? {
+        if members.is_empty() || self.raft.is_initialized().await.map_err(StartError::new)? {
             return Ok(());
         }
         let members: BTreeMap<u64, Peer> =
-            members.into_iter().map(|(id, peer_urls)| (id, Peer { peer_urls })).collect();
+            members.into_iter().map(|(id, peer_urls)| (id, Peer { peer_urls, voter_wanted: true })).collect();
         match self.raft.initialize(members).await {
             // Another founder was quicker: its log has come here already.
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),

@@ -119,7 +119,10 @@ impl Connection {
         let asked = call(self.client(Lane::Control)?, self.peers.address(self.target, message));
         match tokio::time::timeout(option.hard_ttl(), asked).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.unreachable(status.message()).into()),
+            Ok(Err(status)) => {
+                self.peers.heed(&status);
+                Err(self.unreachable(status.message()).into())
+            }
             Err(_) => Err(self.unreachable("it does not answer in time").into()),
         }
     }

@@ -101,10 +101,13 @@ pub struct Reply {
     pub index: u64,
 }
 
-/// How a member is reached by the others.
+/// How a member is reached by the others, and what it is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
     pub peer_urls: Vec<String>,
+    /// It was added as a voter. Until it has caught up it only learns, so that a quorum never waits for a process that was
+    /// not even started; then the leader lets it vote.
+    pub voter_wanted: bool,
 }
 
 /// The library's type parameters; by hand, since its macro does not take a responder of one's own.

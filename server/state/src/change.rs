@@ -86,6 +86,8 @@ pub enum Effect {
     MemberPublished {
         id: u64,
     },
+    /// Members came, went or moved.
+    MembersChanged,
 }
 
 /// One write to the store. A command's writes go in together or not at all.

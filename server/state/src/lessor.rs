@@ -188,7 +188,8 @@ impl Lessor {
             | Effect::Compacted { .. }
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)
-            | Effect::MemberPublished { .. } => {}
+            | Effect::MemberPublished { .. }
+            | Effect::MembersChanged => {}
         }
     }
 

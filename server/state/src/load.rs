@@ -54,6 +54,10 @@ impl Load {
         match key {
             [stored::LEASE, ..] => leases.restore(StoredLease::decode(value).map_err(damaged)?),
             [stored::MEMBER, ..] => members.restore(StoredMember::decode(value).map_err(damaged)?),
+            [stored::REMOVED, id @ ..] => {
+                let id = id.try_into().map_err(|_| Fatal(format!("stored state {key:?} names no member")))?;
+                members.restore_removed(u64::from_be_bytes(id));
+            }
             stored::APPLIED => {}
             [stored::ALARM, ..] => alarms.restore(AlarmMember::decode(value).map_err(damaged)?),
             _ => return Err(Fatal(format!("the store holds {key:?}, which this version does not know"))),

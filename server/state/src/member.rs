@@ -1,7 +1,7 @@
-//! Who the members are. The set follows the log's membership entries; name and client addresses are what each member
-//! published of itself.
+//! Who the members are, and who once was one. The set follows the log's membership entries; name and client addresses are
+//! what each member published of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message;
@@ -17,12 +17,15 @@ pub struct Member {
     pub name: String,
     pub peer_urls: Vec<String>,
     pub client_urls: Vec<String>,
+    /// Added as a learner and not promoted yet. False of a voter that has yet to catch up before it votes.
     pub is_learner: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Members {
     members: BTreeMap<u64, Member>,
+    /// Ids that never return, be their URLs used again. All are kept: they are as few as the members that ever were.
+    removed: BTreeSet<u64>,
 }
 
 impl Members {
@@ -32,6 +35,15 @@ impl Members {
 
     pub fn iter(&self) -> impl Iterator<Item = &Member> {
         self.members.values()
+    }
+
+    /// In ascending order.
+    pub fn removed(&self) -> impl Iterator<Item = u64> {
+        self.removed.iter().copied()
+    }
+
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.removed.contains(&id)
     }
 
     pub(crate) fn replace(&mut self, members: Vec<Member>) -> Vec<Write> {
@@ -44,9 +56,14 @@ impl Members {
             next.insert(member.id, member);
         }
         let before = std::mem::replace(&mut self.members, next);
-        let gone = before.keys().filter(|id| !self.members.contains_key(id));
-        let gone = gone.map(|id| Write::Meta { key: stored::member_key(*id), value: None });
-        gone.chain(self.members.values().map(write)).collect()
+        let mut writes = Vec::new();
+        for id in before.into_keys().filter(|id| !self.members.contains_key(id)) {
+            self.removed.insert(id);
+            writes.push(Write::Meta { key: stored::member_key(id), value: None });
+            writes.push(Write::Meta { key: stored::removed_key(id), value: Some(Bytes::new()) });
+        }
+        writes.extend(self.members.values().map(write));
+        writes
     }
 
     pub(crate) fn publish(&mut self, publish: &MemberPublish) -> Option<Write> {
@@ -54,6 +71,10 @@ impl Members {
         member.name = publish.name.clone();
         member.client_urls = publish.client_urls.clone();
         Some(write(member))
+    }
+
+    pub(crate) fn restore_removed(&mut self, id: u64) {
+        self.removed.insert(id);
     }
 
     pub(crate) fn restore(&mut self, stored: StoredMember) {

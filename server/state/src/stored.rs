@@ -8,6 +8,8 @@ use crate::change::LeaseId;
 pub const LEASE: u8 = b'l';
 pub const ALARM: u8 = b'!';
 pub const MEMBER: u8 = b'm';
+/// A member that was removed; the value is empty.
+pub const REMOVED: u8 = b'r';
 /// Revision and compaction floor; written by whoever commits, with each batch.
 pub const APPLIED: &[u8] = b"applied";
 
@@ -21,6 +23,10 @@ pub(crate) fn alarm_key(member: u64, alarm: i32) -> Bytes {
 
 pub fn member_key(member: u64) -> Bytes {
     key(MEMBER, &member.to_be_bytes())
+}
+
+pub(crate) fn removed_key(member: u64) -> Bytes {
+    key(REMOVED, &member.to_be_bytes())
 }
 
 fn key(kind: u8, identity: &[u8]) -> Bytes {

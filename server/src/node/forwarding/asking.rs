@@ -76,6 +76,7 @@ impl ReadIndexes {
     /// The leader's answer, proven after it was asked. Its failure says nothing but that another attempt is needed.
     pub async fn ask(&mut self, leader: Mandate) -> Result<u64, Unavailable> {
         let unanswered = |status: Status| {
+            self.peers.heed(&status);
             tracing::debug!(%status, member = leader.member, "the leader gives no read index");
             Unavailable::LeaderChanged
         };

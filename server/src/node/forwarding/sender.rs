@@ -57,6 +57,7 @@ impl Sender {
                     Some(mandate) if now.here => self.propose(mandate).await,
                     Some(mandate) if mandate.member != self.peers.own().0 => {
                         let Err(status) = self.forward(mandate).await;
+                        self.peers.heed(&status);
                         tracing::debug!(%status, member = mandate.member, "the leader takes no proposals");
                     }
                     _ => std::future::pending().await,

@@ -54,7 +54,8 @@ impl Counting {
             | Effect::Compacted { .. }
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)
-            | Effect::MemberPublished { .. } => {}
+            | Effect::MemberPublished { .. }
+            | Effect::MembersChanged => {}
         }
     }
 

@@ -42,7 +42,8 @@ impl Streams {
             | Effect::ExpiryDropped { .. }
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)
-            | Effect::MemberPublished { .. } => {}
+            | Effect::MemberPublished { .. }
+            | Effect::MembersChanged => {}
         }
     }
 
