@@ -51,6 +51,22 @@ impl Cluster {
         Cluster { members: launches.into_iter().zip(homes).map(prepare).collect() }
     }
 
+    /// A further member's process, not started yet, that will join those that are `present`; they have to be told of it
+    /// first. Gives its number.
+    pub fn newcomer(&mut self, present: &[usize], extra: &[&str]) -> usize {
+        let number = self.members.len();
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let mut launch = Launch::alone(Launch::program_under_test(), home.path());
+        launch.name = format!("m{number}");
+        let others = present.iter().map(|member| &self.members[*member].launch);
+        let named = others.chain([&launch]).map(|launch| format!("{}={}", launch.name, launch.peer_url()));
+        launch.initial_cluster = Some(named.collect::<Vec<_>>().join(","));
+        launch.extra =
+            ["--initial-cluster-state", "existing"].iter().chain(extra).map(ToString::to_string).collect();
+        self.members.push(Server::prepared(launch, home));
+        number
+    }
+
     pub fn endpoints(&self) -> Vec<String> {
         self.members.iter().map(Server::endpoint).collect()
     }

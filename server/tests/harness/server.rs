@@ -172,6 +172,24 @@ impl Server {
         child.wait().expect("our own child");
     }
 
+    /// Waits until it has ended by itself; gives its exit code.
+    pub fn wait_until_ended(&mut self) -> Option<i32> {
+        let child = self.child.as_mut().expect("only a running server ends");
+        let deadline = Deadline::after(STOP_BOUND);
+        loop {
+            if let Some(status) = child.try_wait().expect("our own child") {
+                self.child = None;
+                return status.code();
+            }
+            assert!(deadline.pause(), "the server has not ended within {STOP_BOUND:?}");
+        }
+    }
+
+    /// What it has written in its current life, or its last.
+    pub fn latest_log(&self) -> String {
+        self.log_from(self.begun)
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().expect("our own child").is_none())
     }
