@@ -16,8 +16,27 @@
 //!   the whole TTL. From the moment one is handed out, a renewal is acknowledged only after the log has forgotten it
 //!   ([`Renewal::ForgetCheckpoint`]), or the next leader would cut the renewed lease short.
 //!
-//! **Cost.** A renewal is one lookup and one store. The queue of deadlines is lazy: an entry is never later than its
-//! lease's deadline, and is put where it belongs when its turn comes.
+//!   A checkpoint that still stands proves the reverse: nobody renewed the lease since it was taken.
+//!
+//! **When a lease left alone ends.** Renewals are not in the log, so a new leader cannot tell a lease renewed a moment ago from
+//! one that nobody renews, and gives both the whole TTL, unless a checkpoint says otherwise. One is taken when a lease was not
+//! renewed for two fifths of its TTL ([`Countdown::checkpoint_due`]; those who renew each third never cause one). Every member
+//! notes by its own clock when it sees it applied ([`Heard`]), and counts from then, not from when it came to lead. So, with
+//! *end* for the deadline of the leader that took the lease's first checkpoint, and *election* for one election timeout:
+//!
+//! - Left to one leader, a lease ends at *end*: its TTL after its last renewal.
+//! - Once checkpointed, it ends by *end*, or the last change of leader if that is later, plus one *election* — however often
+//!   the leader changes, since gifts are not replicated (`owed`). To this comes what each checkpoint takes to be applied
+//!   (milliseconds, and at most a second of rounding if it was taken late).
+//! - A change of leader before that costs what had passed since the renewal: at most two fifths of the TTL (300 s of a long
+//!   one), the time without a leader, and one *election*. Only leaders that each last for less than two fifths of the TTL can
+//!   repeat this. Leases of 2 s have no checkpoint: each change costs them at most themselves.
+//! - A member that was started, or was sent the whole state, after the checkpoint counts from that moment. Further checkpoints, when
+//!   half of the rest has passed, keep this below a third of the TTL and the time it was away.
+//! - To any of these comes what spreading takes when very many leases end together ([`Pace`]).
+//!
+//! **Cost.** A renewal is one lookup and one store. The queues are lazy: an entry is never later than its lease's deadline or
+//! checkpoint, and is put where it belongs when its turn comes.
 
 use std::collections::BTreeMap;
 
@@ -25,10 +44,12 @@ use crate::change::{Effect, LeaseId};
 use crate::lease::Lease;
 
 mod countdown;
+mod heard;
 mod queue;
 mod spread;
 
 use countdown::Countdown;
+use heard::Heard;
 use queue::Queue;
 
 /// Milliseconds of a monotonic clock; where it starts means nothing.
@@ -55,8 +76,16 @@ pub struct Pace {
     /// No lease is given more time than this for the sake of spreading; when there are too many leases, the rate rises
     /// instead.
     pub spread_ms_max: u64,
-    /// Replicate the remaining time of leases that live longer than this, this often; None: never.
+    /// Replicate the remaining time of leases that are not renewed, this often or more often (see the head of this file); None:
+    /// never.
     pub checkpoint_interval_ms: Option<u64>,
+}
+
+impl Pace {
+    fn checkpoint_interval_s(&self) -> Option<i64> {
+        let interval_ms = self.checkpoint_interval_ms?;
+        Some(i64::try_from(interval_ms / 1_000).unwrap_or(i64::MAX).max(1))
+    }
 }
 
 impl Default for Pace {
@@ -97,10 +126,11 @@ pub struct Checkpoint {
     pub remaining_s: i64,
 }
 
-/// The leader's count of lease time. Counts nothing until promoted.
+/// The leader's count of lease time. Counts nothing until promoted; only hears of checkpoints.
 #[derive(Debug)]
 pub struct Lessor {
     pace: Pace,
+    heard: Heard,
     count: Option<Count>,
 }
 
@@ -118,7 +148,7 @@ const LOOKS_MAX: usize = 1_000;
 
 impl Lessor {
     pub fn new(pace: Pace) -> Lessor {
-        Lessor { pace, count: None }
+        Lessor { pace, heard: Heard::default(), count: None }
     }
 
     /// The term of the leadership that is being counted for.
@@ -135,6 +165,12 @@ impl Lessor {
         self.len() == 0
     }
 
+    /// The leases as of this log index came here by other ways than effects: from this member's store as it starts, or from
+    /// another member. Call it with a time after they came, and before any later effect.
+    pub fn restored(&mut self, applied: u64, now: Millis) {
+        self.heard.restored(applied, now);
+    }
+
     /// Starts to count: each lease gets what is remembered of its time, and `extension_ms` (one election timeout) for
     /// the time in which nobody could renew it. Call it once an entry of this `term` is applied, with the leases as of
     /// then; every effect after that goes to [`Lessor::follow`].
@@ -147,7 +183,10 @@ impl Lessor {
     ) {
         let mut leases: Vec<(LeaseId, Countdown)> = leases
             .into_iter()
-            .map(|(id, lease)| (id, Countdown::remembered(lease, now, extension_ms)))
+            .map(|(id, lease)| {
+                let taken_by = self.heard.taken_by(id, lease.epoch, now);
+                (id, Countdown::remembered(lease, taken_by, now, extension_ms, &self.pace))
+            })
             .collect();
         spread::spread(&mut leases, &self.pace);
 
@@ -158,7 +197,7 @@ impl Lessor {
             checkpoints: Queue::default(),
         };
         for (id, lease) in leases {
-            count.insert(id, lease, &self.pace);
+            count.insert(id, lease);
         }
         self.count = Some(count);
     }
@@ -168,22 +207,35 @@ impl Lessor {
         self.count = None;
     }
 
-    /// Follows what applied commands did to leases, in the order they were applied.
+    /// Follows what applied commands did to leases, in the order they were applied; also while another leads.
     pub fn follow(&mut self, effect: &Effect, now: Millis) {
-        let Some(count) = &mut self.count else { return };
+        let (heard, count) = (&mut self.heard, self.count.as_mut());
         match *effect {
             Effect::LeaseGranted { id, ttl_s, epoch } => {
-                count.remove(id);
-                count.insert(id, Countdown::granted(ttl_s, epoch, now), &self.pace);
+                heard.forget(id);
+                if let Some(count) = count {
+                    count.remove(id);
+                    count.insert(id, Countdown::granted(ttl_s, epoch, now, &self.pace));
+                }
             }
             Effect::LeaseCheckpointed { id, remaining_s, epoch } => {
-                if let Some(lease) = count.leases.get_mut(&id) {
+                heard.checkpoint(id, epoch, now);
+                if let Some(lease) = count.and_then(|count| count.leases.get_mut(&id)) {
                     lease.epoch = epoch;
                     lease.undercut = remaining_s < lease.ttl_s;
                 }
             }
-            Effect::LeaseGone { id } => count.remove(id),
-            Effect::ExpiryDropped { id } => count.propose_again(id, now),
+            Effect::LeaseGone { id } => {
+                heard.forget(id);
+                if let Some(count) = count {
+                    count.remove(id);
+                }
+            }
+            Effect::ExpiryDropped { id } => {
+                if let Some(count) = count {
+                    count.propose_again(id, now);
+                }
+            }
             Effect::Changed(_)
             | Effect::Compacted { .. }
             | Effect::AlarmRaised(_)
@@ -207,8 +259,8 @@ impl Lessor {
         if lease.undercut {
             return Renewal::ForgetCheckpoint { epoch: lease.epoch, ttl_s: lease.ttl_s };
         }
-        lease.restart(now);
-        queue_checkpoint(&mut count.checkpoints, id, lease, &self.pace);
+        lease.restart(now, &self.pace);
+        queue_checkpoint(&mut count.checkpoints, id, lease);
         Renewal::Renewed { ttl_s: lease.ttl_s }
     }
 
@@ -249,9 +301,7 @@ impl Lessor {
     /// up for by the next, and the lease is treated as if it had been written.
     pub fn checkpoints_due(&mut self, now: Millis, most: usize) -> Vec<Checkpoint> {
         let mut due = Vec::new();
-        let (Some(count), Some(interval_ms)) = (&mut self.count, self.pace.checkpoint_interval_ms) else {
-            return due;
-        };
+        let Some(count) = &mut self.count else { return due };
         for _ in 0..LOOKS_MAX.max(most) {
             if due.len() == most {
                 break;
@@ -259,14 +309,11 @@ impl Lessor {
             let Some(id) = count.checkpoints.pop_due(now) else { break };
             let lease = count.leases.get_mut(&id).expect("a queued lease is counted");
             lease.checkpoint_queued = None;
-            if lease.noted.plus(interval_ms) <= now && !lease.leaving {
-                due.extend(lease.checkpoint(now).map(|remaining_s| Checkpoint {
-                    id,
-                    epoch: lease.epoch,
-                    remaining_s,
-                }));
+            if lease.checkpoint_due().is_some_and(|due| due <= now) {
+                let remaining_s = lease.checkpoint(now, &self.pace);
+                due.extend(remaining_s.map(|remaining_s| Checkpoint { id, epoch: lease.epoch, remaining_s }));
             }
-            queue_checkpoint(&mut count.checkpoints, id, lease, &self.pace);
+            queue_checkpoint(&mut count.checkpoints, id, lease);
         }
         due
     }
@@ -275,7 +322,8 @@ impl Lessor {
     /// anything. Now and then it is too early, never too late. A grant can bring it nearer: ask again after each effect.
     pub fn next_due(&mut self) -> Option<Millis> {
         let count = self.count.as_mut()?;
-        count.settle_front();
+        count.settle_deadlines();
+        count.settle_checkpoints();
         [count.deadlines.first_due(), count.checkpoints.first_due()].into_iter().flatten().min()
     }
 
@@ -296,10 +344,10 @@ impl Lessor {
 }
 
 impl Count {
-    fn insert(&mut self, id: LeaseId, mut lease: Countdown, pace: &Pace) {
+    fn insert(&mut self, id: LeaseId, mut lease: Countdown) {
         self.deadlines.push(lease.deadline, id);
         lease.queued = Some(lease.deadline);
-        queue_checkpoint(&mut self.checkpoints, id, &mut lease, pace);
+        queue_checkpoint(&mut self.checkpoints, id, &mut lease);
         self.leases.insert(id, lease);
     }
 
@@ -324,7 +372,7 @@ impl Count {
 
     /// Moves entries of renewed leases from the front of the queue to where they belong, so that its front is a true
     /// deadline (or a nearer one, when there were too many to move at once).
-    fn settle_front(&mut self) {
+    fn settle_deadlines(&mut self) {
         for _ in 0..LOOKS_MAX {
             let Some((due, id)) = self.deadlines.first() else { return };
             let lease = self.leases.get_mut(&id).expect("a queued lease is counted");
@@ -337,13 +385,28 @@ impl Count {
             lease.queued = Some(lease.deadline);
         }
     }
+
+    /// The same for the queue of checkpoints, where a lease on its way out has no place.
+    fn settle_checkpoints(&mut self) {
+        for _ in 0..LOOKS_MAX {
+            let Some((due, id)) = self.checkpoints.first() else { return };
+            let lease = self.leases.get_mut(&id).expect("a queued lease is counted");
+            if lease.checkpoint_due().is_some_and(|at| at <= due) {
+                return;
+            }
+            self.checkpoints.remove(due, id);
+            lease.checkpoint_queued = None;
+            queue_checkpoint(&mut self.checkpoints, id, lease);
+        }
+    }
 }
 
-/// Queues the lease's next checkpoint if none is queued, unless its end comes first.
-fn queue_checkpoint(queue: &mut Queue, id: LeaseId, lease: &mut Countdown, pace: &Pace) {
-    let Some(interval_ms) = pace.checkpoint_interval_ms else { return };
-    let due = lease.noted.plus(interval_ms);
-    if lease.checkpoint_queued.is_none() && due < lease.deadline && !lease.leaving {
+/// Queues the lease's next checkpoint if none is queued: an earlier place in the queue is looked at in time, and left then.
+fn queue_checkpoint(queue: &mut Queue, id: LeaseId, lease: &mut Countdown) {
+    if lease.checkpoint_queued.is_some() {
+        return;
+    }
+    if let Some(due) = lease.checkpoint_due() {
         lease.checkpoint_queued = Some(due);
         queue.push(due, id);
     }

@@ -93,6 +93,7 @@ impl Solo {
         memory.take(machine.sweep(None, usize::MAX).0);
         let mut solo = Solo::start(settings, machine, memory);
         solo.now = now;
+        solo.lessor.restored(solo.position.index, now);
         solo.change_leader();
         solo
     }

@@ -10,6 +10,7 @@ use tenure_state::{Effect, Lease, LeaseId, Lessor, Millis, Pace, Renewal};
 
 const PACE: Pace =
     Pace { expiries_per_second: 1_000, spread_ms_max: 10_000, checkpoint_interval_ms: Some(7_000) };
+const MEMBERS: usize = 3;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -28,8 +29,12 @@ enum Step {
     Fail(usize),
     /// The proposal is truly lost.
     Lose(usize),
-    /// After a pause of so many milliseconds.
-    ChangeLeader(u64),
+    /// After a pause of so many milliseconds this member leads; it may take up the count before it has followed all effects.
+    ChangeLeader(u64, usize, bool),
+    /// A member that was behind follows what was applied.
+    CatchUp(usize),
+    /// A member that does not lead is started again, or is sent the whole state.
+    Restore(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -45,7 +50,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..3usize).prop_map(Step::Apply),
         1 => (0..3usize).prop_map(Step::Fail),
         1 => (0..3usize).prop_map(Step::Lose),
-        1 => (0..5_000u64).prop_map(Step::ChangeLeader),
+        2 => (0..5_000u64, 0..MEMBERS, any::<bool>()).prop_map(|(ms, to, late)| Step::ChangeLeader(ms, to, late)),
+        2 => (0..MEMBERS).prop_map(Step::CatchUp),
+        1 => (0..MEMBERS).prop_map(Step::Restore),
     ]
 }
 
@@ -55,14 +62,23 @@ enum Proposal {
     Checkpoint { term: u64, id: LeaseId, epoch: u64, remaining_s: i64 },
 }
 
-/// A cluster with one leader at a time. Each leader's clock starts elsewhere; `now` is the time that all live in.
+/// What each member has of leases beside the log.
+struct Member {
+    lessor: Lessor,
+    /// Its clock starts elsewhere.
+    clock_offset: u64,
+    /// Applied and not yet followed here.
+    behind: Vec<Effect>,
+}
+
+/// A cluster with one leader at a time. `now` is the time that all live in.
 struct Cluster {
     now: u64,
-    clock_offset: u64,
+    members: Vec<Member>,
+    leader: usize,
     term: u64,
     index: u64,
     remembered: BTreeMap<LeaseId, Lease>,
-    lessor: Lessor,
     in_flight: Vec<Proposal>,
     /// Renewals that wait for the proof: the lease, and when it was asked for.
     asked: Vec<(LeaseId, u64)>,
@@ -74,15 +90,20 @@ struct Cluster {
 
 impl Cluster {
     fn new() -> Cluster {
-        let mut lessor = Lessor::new(PACE);
-        lessor.promote(1, Millis(0), [], 1_000);
+        let member = |number: usize| Member {
+            lessor: Lessor::new(PACE),
+            clock_offset: number as u64 * 12_345,
+            behind: Vec::new(),
+        };
+        let mut members: Vec<_> = (0..MEMBERS).map(member).collect();
+        members[0].lessor.promote(1, Millis(0), [], 1_000);
         Cluster {
             now: 0,
-            clock_offset: 0,
+            members,
+            leader: 0,
             term: 1,
             index: 0,
             remembered: BTreeMap::new(),
-            lessor,
             in_flight: Vec::new(),
             asked: Vec::new(),
             promised: BTreeMap::new(),
@@ -91,12 +112,33 @@ impl Cluster {
     }
 
     fn clock(&self) -> Millis {
-        Millis(self.now + self.clock_offset)
+        self.clock_of(self.leader)
     }
 
+    fn clock_of(&self, member: usize) -> Millis {
+        Millis(self.now + self.members[member].clock_offset)
+    }
+
+    fn lessor(&mut self) -> &mut Lessor {
+        &mut self.members[self.leader].lessor
+    }
+
+    /// The leader follows at once, the others some time.
     fn emit(&mut self, effect: Effect) {
-        let clock = self.clock();
-        self.lessor.follow(&effect, clock);
+        self.members.iter_mut().for_each(|member| member.behind.push(effect.clone()));
+        self.catch_up(self.leader);
+    }
+
+    fn catch_up(&mut self, member: usize) {
+        let clock = self.clock_of(member);
+        let Member { lessor, behind, .. } = &mut self.members[member];
+        behind.drain(..).for_each(|effect| lessor.follow(&effect, clock));
+    }
+
+    fn restore(&mut self, member: usize) {
+        let clock = self.clock_of(member);
+        self.members[member].behind.clear();
+        self.members[member].lessor.restored(self.index, clock);
     }
 
     fn take(&mut self, which: usize) -> Option<Proposal> {
@@ -121,7 +163,8 @@ impl Cluster {
             }
             Step::ProposeExpired(most) => self.propose_expired(most),
             Step::ProposeCheckpoints => {
-                for it in self.lessor.checkpoints_due(self.clock(), 10) {
+                let clock = self.clock();
+                for it in self.lessor().checkpoints_due(clock, 10) {
                     let (id, epoch, remaining_s) = (it.id, it.epoch, it.remaining_s);
                     self.in_flight.push(Proposal::Checkpoint { term: self.term, id, epoch, remaining_s });
                 }
@@ -134,16 +177,19 @@ impl Cluster {
             Step::Fail(which) => {
                 if let Some(Proposal::Expire { leases, .. }) = self.in_flight.get(which) {
                     let clock = self.clock();
-                    self.lessor.expiry_failed(leases.iter().map(|(id, _)| *id), clock);
+                    self.members[self.leader].lessor.expiry_failed(leases.iter().map(|(id, _)| *id), clock);
                 }
             }
             Step::Lose(which) => {
                 if let Some(Proposal::Expire { leases, .. }) = self.take(which) {
                     let clock = self.clock();
-                    self.lessor.expiry_failed(leases.iter().map(|(id, _)| *id), clock);
+                    self.members[self.leader].lessor.expiry_failed(leases.iter().map(|(id, _)| *id), clock);
                 }
             }
-            Step::ChangeLeader(pause_ms) => self.change_leader(pause_ms),
+            Step::ChangeLeader(pause_ms, to, late) => self.change_leader(pause_ms, to, late),
+            Step::CatchUp(member) => self.catch_up(member),
+            Step::Restore(member) if member != self.leader => self.restore(member),
+            Step::Restore(_) => {}
         }
     }
 
@@ -159,11 +205,12 @@ impl Cluster {
     }
 
     fn renew(&mut self, id: LeaseId, asked: u64) {
-        let asked_at = Millis(asked + self.clock_offset);
-        let mut answer = self.lessor.renew(id, asked_at, self.clock());
+        let asked_at = Millis(asked + self.members[self.leader].clock_offset);
+        let clock = self.clock();
+        let mut answer = self.lessor().renew(id, asked_at, clock);
         if let Renewal::ForgetCheckpoint { epoch, ttl_s } = answer {
             self.apply(Proposal::Checkpoint { term: self.term, id, epoch, remaining_s: ttl_s });
-            answer = self.lessor.renew(id, asked_at, self.clock());
+            answer = self.lessor().renew(id, asked_at, clock);
         }
         match answer {
             Renewal::Renewed { ttl_s } => {
@@ -182,7 +229,8 @@ impl Cluster {
     }
 
     fn propose_expired(&mut self, most: usize) {
-        let leases = self.lessor.expired(self.clock(), most);
+        let clock = self.clock();
+        let leases = self.lessor().expired(clock, most);
         assert!(leases.len() <= most);
         for (id, epoch) in &leases {
             assert_eq!(self.remembered[id].epoch, *epoch);
@@ -224,29 +272,34 @@ impl Cluster {
         self.emit(Effect::LeaseGone { id });
     }
 
-    fn change_leader(&mut self, pause_ms: u64) {
+    fn change_leader(&mut self, pause_ms: u64, to: usize, late: bool) {
         self.now += pause_ms;
         self.term += 1;
-        self.clock_offset = self.clock_offset * 7 % 100_000 + 13;
         self.leaving.clear();
         self.asked.clear();
-        self.lessor.demote();
+        self.lessor().demote();
+        self.leader = to;
+        if !late {
+            self.catch_up(to);
+        }
         let clock = self.clock();
         let leases = self.remembered.iter().map(|(id, lease)| (*id, lease));
-        self.lessor.promote(self.term, clock, leases, 1_000);
+        self.members[to].lessor.promote(self.term, clock, leases, 1_000);
+        self.catch_up(to);
     }
 
     /// Time passes and nothing is lost any more: every lease must come to its end.
     fn settle(&mut self) {
         for _ in 0..3 {
             self.now += 60_000;
-            self.lessor.expiry_failed(self.remembered.keys().copied().collect::<Vec<_>>(), self.clock());
+            let (clock, ids) = (self.clock(), self.remembered.keys().copied().collect::<Vec<_>>());
+            self.lessor().expiry_failed(ids, clock);
             self.propose_expired(100);
             while let Some(proposal) = self.take(0) {
                 self.apply(proposal);
             }
         }
-        assert!(self.remembered.is_empty() && self.lessor.is_empty(), "{:?}", self.remembered);
+        assert!(self.remembered.is_empty() && self.lessor().is_empty(), "{:?}", self.remembered);
     }
 }
 
@@ -325,7 +378,7 @@ fn run_naive(steps: Vec<Step>) {
                     it.due = Some(now);
                 }
             }
-            Step::ChangeLeader(_) => {}
+            Step::ChangeLeader(..) | Step::CatchUp(_) | Step::Restore(_) => {}
         }
         assert_eq!(lessor.len(), naive.leases.len());
         assert_eq!(lessor.next_due().map(|due| due.0), naive.leases.values().filter_map(|it| it.due).min());

@@ -1,6 +1,7 @@
-//! One lease as the leader counts it. Knows nothing of queues but its own place in them.
+//! One lease as the leader counts it: until when, and when to have what is left of it remembered. Knows nothing of queues but
+//! its own place in them.
 
-use super::Millis;
+use super::{Millis, Pace};
 use crate::lease::Lease;
 
 #[derive(Debug)]
@@ -8,52 +9,99 @@ pub(super) struct Countdown {
     pub ttl_s: i64,
     pub epoch: u64,
     pub deadline: Millis,
+    /// The deadline without what a change of leader gave on top. What is replicated counts up to here, so that such gifts do
+    /// not add up.
+    pub owed: Millis,
     /// Its time had run out when someone looked: only its end or the leadership's changes that.
     pub leaving: bool,
     /// The log may hold a remaining time shorter than the TTL, for the next leader to count from.
     pub undercut: bool,
-    /// When its time was last set or replicated: the next checkpoint is due one interval later.
-    pub noted: Millis,
+    /// The next checkpoint is due when so many seconds are left; 0: there is none.
+    pub mark_s: i64,
     /// Its place in the queue of deadlines; None while its removal is being decided.
     pub queued: Option<Millis>,
     pub checkpoint_queued: Option<Millis>,
 }
 
 impl Countdown {
-    pub fn granted(ttl_s: i64, epoch: u64, now: Millis) -> Countdown {
+    pub fn granted(ttl_s: i64, epoch: u64, now: Millis, pace: &Pace) -> Countdown {
+        let deadline = now.plus(to_ms(ttl_s));
         Countdown {
             ttl_s,
             epoch,
-            deadline: now.plus(to_ms(ttl_s)),
+            deadline,
+            owed: deadline,
             leaving: false,
             undercut: false,
-            noted: now,
+            mark_s: first_mark_s(ttl_s, pace),
             queued: None,
             checkpoint_queued: None,
         }
     }
 
-    pub fn remembered(lease: &Lease, now: Millis, extension_ms: u64) -> Countdown {
-        let undercut = 0 < lease.remaining_s && lease.remaining_s < lease.ttl_s;
-        let left_s = if undercut { lease.remaining_s } else { lease.ttl_s };
-        let deadline = now.plus(to_ms(left_s)).plus(extension_ms);
-        Countdown { deadline, undercut, ..Countdown::granted(lease.ttl_s, lease.epoch, now) }
+    /// `taken_by`: when the checkpoint that it remembers, if it does, had been taken.
+    pub fn remembered(
+        lease: &Lease,
+        taken_by: Millis,
+        now: Millis,
+        extension_ms: u64,
+        pace: &Pace,
+    ) -> Countdown {
+        let whole = Countdown::granted(lease.ttl_s, lease.epoch, now, pace);
+        if lease.remaining_s <= 0 || lease.remaining_s >= lease.ttl_s {
+            return Countdown { deadline: whole.deadline.plus(extension_ms), ..whole };
+        }
+        let owed = taken_by.plus(to_ms(lease.remaining_s));
+        // One that is overdue waits for a whole second: what is replicated is rounded up to it.
+        let left_s = (owed.since(now) / 1_000) as i64;
+        Countdown {
+            deadline: owed.max(now).plus(extension_ms),
+            owed,
+            undercut: true,
+            mark_s: next_mark_s(lease.ttl_s, lease.remaining_s, pace).min(left_s),
+            ..whole
+        }
     }
 
     /// Counts the whole TTL from `now`. Never takes time back that a change of leader gave: the queue relies on it.
-    pub fn restart(&mut self, now: Millis) {
-        self.deadline = self.deadline.max(now.plus(to_ms(self.ttl_s)));
-        self.noted = now;
+    pub fn restart(&mut self, now: Millis, pace: &Pace) {
+        let end = now.plus(to_ms(self.ttl_s));
+        self.deadline = self.deadline.max(end);
+        self.owed = self.owed.max(end);
+        self.mark_s = first_mark_s(self.ttl_s, pace);
+    }
+
+    pub fn checkpoint_due(&self) -> Option<Millis> {
+        let due = || Millis(self.owed.0.saturating_sub(to_ms(self.mark_s)));
+        (self.mark_s > 0 && !self.leaving).then(due)
     }
 
     /// The remaining time to replicate, in seconds rounded up; None when the whole TTL or nothing is left.
-    pub fn checkpoint(&mut self, now: Millis) -> Option<i64> {
-        self.noted = now;
-        let remaining_s = self.deadline.since(now).div_ceil(1_000) as i64;
+    pub fn checkpoint(&mut self, now: Millis, pace: &Pace) -> Option<i64> {
+        let remaining_s = self.owed.since(now).div_ceil(1_000) as i64;
+        self.mark_s = next_mark_s(self.ttl_s, remaining_s, pace);
         let worth_it = 0 < remaining_s && remaining_s < self.ttl_s;
         self.undercut |= worth_it;
         worth_it.then_some(remaining_s)
     }
+}
+
+/// Clients renew when a third of the TTL has passed, and some look only twice a second whether it has. A lease that was not renewed
+/// within two fifths of it, and a second more than a third, is one whose holder has probably gone. A long one is noted each
+/// interval, however it is renewed.
+fn first_mark_s(ttl_s: i64, pace: &Pace) -> i64 {
+    let Some(interval_s) = pace.checkpoint_interval_s() else { return 0 };
+    let two_fifths = ttl_s.saturating_mul(2) / 5;
+    let third_and_one = ttl_s.saturating_add(2) / 3 + 1;
+    ttl_s.saturating_sub(two_fifths.max(third_and_one).min(interval_s)).max(0)
+}
+
+/// When half of what was left has passed, or the interval, but not below an eighth of the TTL: a lease left to itself is noted
+/// three times at most, and once more for each interval that it lasts.
+fn next_mark_s(ttl_s: i64, left_s: i64, pace: &Pace) -> i64 {
+    let Some(interval_s) = pace.checkpoint_interval_s() else { return 0 };
+    let mark_s = (left_s / 2).max(left_s.saturating_sub(interval_s));
+    if mark_s > ttl_s / 8 { mark_s } else { 0 }
 }
 
 /// Seconds of the machine to milliseconds. The machine admits neither negative TTLs nor any near the end of the range.
