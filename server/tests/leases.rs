@@ -1,4 +1,4 @@
-//! Leases by the clock on the wall, on a whole server: none ends before its time, all end, and being killed neither shortens a
+//! Leases by the clock on the wall, on whole servers: none ends before its time, all end, and being killed neither shortens a
 //! lease nor brings one back. How late the last one ends is printed, not asserted: a busy machine is not a defect.
 
 #![allow(clippy::unwrap_used)]
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
-use harness::Server;
+use harness::{Cluster, Server};
 use tenure_grpc::etcdserverpb::{kv_client::KvClient, lease_client::LeaseClient, watch_client::WatchClient};
 use tenure_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
@@ -188,7 +188,7 @@ async fn a_keepalive_gives_the_whole_time_again() {
 /// The time in which the server was down does not count, and nothing is forgotten: not the lease, its keys, or its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_outlives_a_server_that_was_down_for_longer_than_its_ttl() {
-    const TTL: u64 = 3;
+    const TTL: u64 = 6;
     let mut server = Server::start();
     let mut client = Client::connect(&server).await;
     client.grant(1, TTL as i64).await;
@@ -259,4 +259,41 @@ async fn a_lease_that_is_kept_outlives_every_restart() {
         assert!(client.has("held").await, "after restart {restart}");
     }
     assert_eq!(client.keep_alive(1).await, 6);
+}
+
+/// The holder is gone, and then one leader after the other. What was left of its lease goes over to the next leader and from that to the
+/// one after: it ends about an election after its time, where counting anew would take its time once for each of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_left_alone_ends_in_its_time_while_leaders_are_killed() {
+    const TTL: i64 = 12;
+    let mut cluster = Cluster::start(3);
+    let first = cluster.leader().await;
+    let mut client = Client::connect(&cluster.members[first]).await;
+    let asked = Instant::now();
+    client.grant(1, TTL).await;
+    client.put("held".to_owned(), 1).await;
+    let before = cluster.status(first).await.unwrap().raft_applied_index;
+    // The next entry is the lease's checkpoint.
+    for member in 0..3 {
+        while cluster.status(member).await.is_none_or(|status| status.raft_applied_index <= before) {
+            assert!(asked.elapsed() < BOUND, "what was left of the lease was not remembered");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let mut leader = first;
+    for _ in 0..2 {
+        cluster.members[leader].kill();
+        let next = cluster.leader_other_than(Some(leader)).await;
+        cluster.members[leader].restart();
+        cluster.caught_up(leader).await;
+        leader = next;
+    }
+    let mut client = Client::connect(&cluster.members[leader]).await;
+    while client.has("held").await {
+        assert!(asked.elapsed() < BOUND, "the lease never ended");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let lived = asked.elapsed();
+    assert!(lived >= Duration::from_secs(TTL as u64), "it ended after {lived:?}");
+    eprintln!("a lease of {TTL} s that was left alone ended after {lived:?}, under its third leader");
 }

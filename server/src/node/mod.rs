@@ -137,6 +137,7 @@ impl Outlet for Outlets {
     }
 
     fn restored(&self) {
+        self.counting.restored();
         self.following.follow();
         self.sweeper.restored();
         self.watches.restored();
@@ -164,7 +165,7 @@ impl Node {
         let machine = raft::load(&store, settings.record_bytes_max).map_err(StartError::new)?;
         let view = Arc::new(View::new(machine, store));
         let watches = Watches::new(view.clone());
-        let counting = Arc::new(Counting::new(clock.clone()));
+        let counting = Arc::new(Counting::new(view.clone(), clock.clone()));
         let (sweeper, sweeping) = Sweeper::new(view.clone(), settings.sweep);
         let (own, limits) = (settings.member, limits(&settings));
         let timeout = limits.timeout;

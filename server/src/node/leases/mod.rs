@@ -146,42 +146,55 @@ impl Leases {
         Ok(renewals.collect())
     }
 
-    /// As the leader: waits for the count to begin, for a removal's outcome, or for the log to forget a checkpoint.
+    /// As the leader: waits for the count to begin, for removals' outcomes, or for the log to forget checkpoints.
     pub(super) async fn renew_patiently_here(&self, ids: &[LeaseId]) -> Result<Vec<i64>, Error> {
         let asked_at = self.counting.now();
         let patient = async {
             self.confirm_here().await?;
-            let mut ttls = Vec::with_capacity(ids.len());
-            for id in ids {
-                ttls.push(self.renew_at_last(*id, asked_at).await?);
+            let mut ttls = vec![None; ids.len()];
+            loop {
+                let settled = self.counting.settled.notified();
+                match self.renew_what_can_be(ids, &mut ttls, asked_at) {
+                    Wait::Nothing => return Ok(ttls.into_iter().flatten().collect()),
+                    Wait::Count => self.counted().await?,
+                    Wait::Checkpoints(leases) => self.forget_checkpoints(leases).await?,
+                    Wait::Removals => settled.await,
+                }
             }
-            Ok(ttls)
         };
         tokio::time::timeout(self.timeout, patient).await.unwrap_or(Err(Unavailable::TimedOut.into()))
     }
 
-    async fn renew_at_last(&self, id: LeaseId, asked_at: Millis) -> Result<i64, Error> {
-        loop {
-            let settled = self.counting.settled.notified();
-            match self.ask(id, asked_at) {
-                Renewal::Renewed { ttl_s } => return Ok(ttl_s),
-                Renewal::Unknown => return Ok(0),
-                Renewal::NotLeader => self.counted().await?,
-                Renewal::Leaving => {
-                    // Asked once more before waiting: the outcome may have come between.
-                    if self.ask(id, asked_at) == Renewal::Leaving {
-                        settled.await;
-                    }
-                }
+    /// Renews those that have no TTL yet, and says what the others wait for.
+    fn renew_what_can_be(&self, ids: &[LeaseId], ttls: &mut [Option<i64>], asked_at: Millis) -> Wait {
+        let (mut remembered, mut leaving) = (Vec::new(), false);
+        let mut lessor = self.counting.lessor.lock();
+        let now = self.counting.now();
+        for (id, ttl) in ids.iter().zip(ttls).filter(|(_, ttl)| ttl.is_none()) {
+            match lessor.renew(*id, asked_at, now) {
+                Renewal::Renewed { ttl_s } => *ttl = Some(ttl_s),
+                Renewal::Unknown => *ttl = Some(0),
+                Renewal::Leaving => leaving = true,
                 Renewal::ForgetCheckpoint { epoch, ttl_s } => {
-                    let term = self.counting.lessor.lock().term().ok_or(Unavailable::LeaderChanged)?;
-                    let leases = vec![LeaseRemaining { id: id.0, epoch, remaining_ttl: ttl_s }];
-                    let wish = Wish::LeaseCheckpoint(LeaseCheckpoint { term, leases });
-                    self.writer.write_as_leader(command(wish)).await?;
-                    self.confirm_here().await?;
+                    remembered.push(LeaseRemaining { id: id.0, epoch, remaining_ttl: ttl_s });
                 }
+                Renewal::NotLeader => return Wait::Count,
             }
         }
+        match (remembered.is_empty(), leaving) {
+            (false, _) => Wait::Checkpoints(remembered),
+            (true, true) => Wait::Removals,
+            (true, false) => Wait::Nothing,
+        }
+    }
+
+    /// Has the log forget what is left of these leases, in one entry for all: after a change of leader or a long silence many are
+    /// renewed at once.
+    async fn forget_checkpoints(&self, leases: Vec<LeaseRemaining>) -> Result<(), Error> {
+        let term = self.counting.lessor.lock().term().ok_or(Unavailable::LeaderChanged)?;
+        let wish = Wish::LeaseCheckpoint(LeaseCheckpoint { term, leases });
+        self.writer.write_as_leader(command(wish)).await?;
+        self.confirm_here().await
     }
 
     /// Returns once it is proven that this member leads, by a proof that began after this call, and all that was committed
@@ -205,11 +218,6 @@ impl Leases {
             }
         };
         tokio::time::timeout(self.timeout, begun).await.unwrap_or(Err(Unavailable::TimedOut.into()))
-    }
-
-    fn ask(&self, id: LeaseId, asked_at: Millis) -> Renewal {
-        let now = self.counting.now();
-        self.counting.lessor.lock().renew(id, asked_at, now)
     }
 
     /// None when there is no such lease.
@@ -279,6 +287,14 @@ impl Leases {
         let ids = self.counting.lessor.lock().ids_by_deadline();
         Ok(ids.ok_or(Unavailable::LeaderChanged)?)
     }
+}
+
+/// What renewals have to wait for before it is worth asking again.
+enum Wait {
+    Nothing,
+    Count,
+    Checkpoints(Vec<LeaseRemaining>),
+    Removals,
 }
 
 /// Whom to ask.
