@@ -159,7 +159,7 @@ async fn a_leader_that_is_killed_or_frozen_is_replaced_and_disturbs_nobody_when_
             cluster.members[leader].freeze();
         }
         put_at_last(&client, round).await;
-        println!("round {round}: writes went on after {:?}", gone.elapsed());
+        eprintln!("round {round}: writes went on after {:?}", gone.elapsed());
 
         let next = cluster.leader_other_than(Some(leader)).await;
         let before = cluster.status(next).await.unwrap();

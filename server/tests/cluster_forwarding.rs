@@ -243,7 +243,7 @@ async fn a_leaders_death_under_load_costs_no_acknowledged_write_and_no_lease() {
     let mut acknowledged = Vec::new();
     for writer in writers {
         let told = writer.await.unwrap();
-        println!(
+        eprintln!(
             "{} acknowledged, {} unknown, longest {:?}",
             told.acknowledged.len(),
             told.failed,
@@ -274,7 +274,7 @@ async fn alone(client: &mut Client, watch: &mut Streaming<WatchResponse>) {
         assert_eq!(status.code(), Code::Unavailable);
         assert!(status.message().starts_with("etcdserver: request timed out"), "{status}");
     }
-    println!("refused after {:?}", began.elapsed());
+    eprintln!("refused after {:?}", began.elapsed());
     let (found, _) = client.get("before", true).await.unwrap();
     assert!(found.is_some(), "a serializable read asks nobody");
     let ended = loop {

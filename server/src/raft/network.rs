@@ -9,6 +9,8 @@ mod exchange;
 mod message;
 mod pieces;
 mod service;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::io;

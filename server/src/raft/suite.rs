@@ -14,7 +14,8 @@ use super::snapshot::Outgoing;
 use super::types::{Mandate, Reply, TypeConfig};
 use super::view::View;
 
-struct Nobody;
+/// Follows nothing.
+pub struct Nobody;
 
 impl Outlet for Nobody {
     fn follow(&self, _at: Position, _effects: Vec<Effect>) {}
