@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use harness::{Cluster, Etcd, NEW, OLD, Program};
+use harness::{Cluster, Etcd, Launch, NEW, OLD, Program};
 use parking_lot::Mutex;
 use tenure_grpc::etcdserverpb::cluster_client::ClusterClient;
 use tenure_grpc::etcdserverpb::kv_client::KvClient;
 use tenure_proto::etcdserverpb::{
-    Member, MemberAddRequest, MemberListRequest, MemberRemoveRequest, PutRequest, RangeRequest,
+    Member, MemberAddRequest, MemberListRequest, MemberRemoveRequest, MemberUpdateRequest, PutRequest,
+    RangeRequest,
 };
 use tokio::task::JoinSet;
 
@@ -352,4 +353,52 @@ async fn a_member_that_lost_its_data_is_kept_out() {
     assert_eq!(cluster.members[other].wait_until_ended(), Some(1));
     let log = cluster.members[other].latest_log();
     assert!(log.contains("has already been bootstrapped"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_that_was_cut_short_is_taken_up_again() {
+    let mut cluster = Cluster::start(1);
+    let number = add(&mut cluster, 0, &[0]).await;
+    let identity = cluster.members[number].launch.data_dir.join("IDENTITY");
+    cluster.members[number].begin();
+    repeat("the directory is marked", async || identity.exists().then_some(())).await;
+    cluster.members[number].kill();
+    // What the flags say counts no more.
+    cluster.members[number].launch.extra.clear();
+    cluster.members[number].restart();
+    cluster.caught_up(number).await;
+    assert_eq!(members(&cluster, number).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_moves_to_another_address() {
+    let mut cluster = Cluster::start(3);
+    let moving = (cluster.leader().await + 1) % 3;
+    let asked = (moving + 1) % 3;
+    let own_id = id(&cluster, asked, moving).await;
+    cluster.members[moving].stop();
+    let home = tempfile::tempdir().unwrap();
+    let elsewhere = Launch::alone(Launch::program_under_test(), home.path()).peer_port;
+    cluster.members[moving].launch.peer_port = elsewhere;
+    let peer_urls = vec![cluster.members[moving].launch.peer_url()];
+    let mut client = ClusterClient::connect(cluster.members[asked].endpoint()).await.unwrap();
+    client.member_update(MemberUpdateRequest { id: own_id, peer_urls }).await.unwrap();
+    cluster.members[moving].restart();
+    cluster.caught_up(moving).await;
+    assert_eq!(id(&cluster, moving, moving).await, own_id);
+}
+
+/// It stands for no election, in which it would be told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_that_was_removed_stops() {
+    let mut cluster = Cluster::start(1);
+    let number = cluster.newcomer(&[0], &[]);
+    let peer_urls = vec![cluster.members[number].launch.peer_url()];
+    let mut client = ClusterClient::connect(cluster.members[0].endpoint()).await.unwrap();
+    client.member_add(MemberAddRequest { peer_urls, is_learner: true }).await.unwrap();
+    cluster.members[number].restart();
+    let id = id(&cluster, 0, number).await;
+    remove(&cluster, 0, id).await;
+    assert_eq!(cluster.members[number].wait_until_ended(), Some(1));
+    assert!(cluster.members[number].latest_log().contains("was removed from the cluster"));
 }
