@@ -18,6 +18,7 @@ use tenure_proto::etcdserverpb::{
     RangeRequest,
 };
 use tokio::task::JoinSet;
+use tonic::Code;
 
 /// For what takes an election or two, and a slow machine.
 const BOUND: Duration = Duration::from_secs(90);
@@ -83,9 +84,16 @@ async fn add(cluster: &mut Cluster, asked: usize, present: &[usize]) -> usize {
 
 async fn remove(cluster: &Cluster, asked: usize, member: u64) {
     let endpoint = cluster.members[asked].endpoint();
+    let mut tries = 0;
     repeat("a member is removed", async || {
+        tries += 1;
         let mut client = ClusterClient::connect(endpoint.clone()).await.ok()?;
-        client.member_remove(MemberRemoveRequest { id: member }).await.ok()
+        match client.member_remove(MemberRemoveRequest { id: member }).await {
+            Ok(_) => Some(()),
+            // An earlier try had no answer, but an effect.
+            Err(status) if tries > 1 && status.code() == Code::NotFound => Some(()),
+            Err(_) => None,
+        }
     })
     .await;
 }
@@ -205,13 +213,14 @@ fn etcdctl_lists_moves_and_asks_all_members() {
     }
 }
 
-/// What is refused in a cluster that has a learner, `id`, which was added like this and is not started.
-fn check_refusals(etcd: Etcd, cluster: &Cluster, asked: usize, add: &[&str], id: &str) {
+/// What is refused in a cluster that has a learner, `id`, which was added with that URL and is not started.
+fn check_refusals(etcd: Etcd, cluster: &Cluster, asked: usize, url: &str, id: &str) {
     let refused = |words: &[&str], why: &str| {
         let (code, said) = etcdctl(etcd, cluster, asked, words);
         assert!(code != 0 && said.contains(why), "{words:?}: {said}");
     };
-    refused(add, "etcdserver: Peer URLs already exists");
+    let taken = format!("--peer-urls=http://10.0.0.1:1,{url}");
+    refused(&["member", "add", "x", &taken, "--learner"], "etcdserver: Peer URLs already exists");
     refused(
         &["member", "add", "x", "--peer-urls=http://10.0.0.1:1", "--learner"],
         "too many learner members",
@@ -240,7 +249,7 @@ fn etcdctl_adds_updates_promotes_and_removes() {
         let id = id_of(etcd, &cluster, asked, number);
         let listed = ctl(etcd, &cluster, asked, &["member", "list"]);
         assert!(listed.contains(&format!("{id}, unstarted, , {url}, , true")), "{listed}");
-        check_refusals(etcd, &cluster, asked, &add, &id);
+        check_refusals(etcd, &cluster, asked, &url, &id);
 
         cluster.members[number].restart();
         let serves = |words: &[&str]| etcdctl(etcd, &cluster, number, words);
@@ -269,7 +278,7 @@ fn etcdctl_adds_updates_promotes_and_removes() {
         let leaving = id_of(etcd, &cluster, asked, oldest);
         let said = ctl_eventually(etcd, &cluster, asked, &["member", "remove", &leaving]);
         assert!(said.contains("removed from cluster"), "{said}");
-        assert_eq!(cluster.members[oldest].wait_until_ended(), Some(1));
+        assert!(cluster.members[oldest].wait_until_ended().is_some());
         present.push(number);
     }
 }
