@@ -23,6 +23,8 @@ use tonic::Code;
 /// For what takes an election or two, and a slow machine.
 const BOUND: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(50);
+/// Flags by which a newcomer soon finds the beginning of the log gone, and has to be sent the state.
+const SHORT_LOG: [&str; 4] = ["--snapshot-count", "200", "--snapshot-catchup-entries", "50"];
 
 /// Asks one member with etcdctl. Gives what it printed on both streams, but for its own log, and its exit code.
 fn etcdctl(etcd: Etcd, cluster: &Cluster, member: usize, words: &[&str]) -> (i32, String) {
@@ -70,7 +72,7 @@ async fn id(cluster: &Cluster, asked: usize, member: usize) -> u64 {
 
 /// Adds a member that is not started yet; those that are to be its company are `present`.
 async fn add(cluster: &mut Cluster, asked: usize, present: &[usize]) -> usize {
-    let number = cluster.newcomer(present, &[]);
+    let number = cluster.newcomer(present, &SHORT_LOG);
     let peer_urls = vec![cluster.members[number].launch.peer_url()];
     let endpoint = cluster.members[asked].endpoint();
     let request = MemberAddRequest { peer_urls, is_learner: false };
@@ -285,7 +287,7 @@ fn etcdctl_adds_updates_promotes_and_removes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_grows_to_five_and_shrinks_to_one_under_load() {
-    let mut cluster = Cluster::start(1);
+    let mut cluster = Cluster::start_with(1, &SHORT_LOG);
     let load = Load::start(cluster.endpoints(), 4);
     for size in 1..5 {
         let present: Vec<usize> = (0..size).collect();
