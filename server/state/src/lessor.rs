@@ -28,11 +28,11 @@
 //! - Once checkpointed, it ends by *end*, or the last change of leader if that is later, plus one *election* — however often
 //!   the leader changes, since gifts are not replicated (`owed`). To this comes what each checkpoint takes to be applied
 //!   (milliseconds, and at most a second of rounding if it was taken late).
-//! - A change of leader before that costs what had passed since the renewal: at most two fifths of the TTL (300 s of a long
-//!   one), the time without a leader, and one *election*. Only leaders that each last for less than two fifths of the TTL can
-//!   repeat this. Leases of 2 s have no checkpoint: each change costs them at most themselves.
-//! - A member that was started, or was sent the whole state, after the checkpoint counts from that moment. Further checkpoints, when
-//!   half of the rest has passed, keep this below a third of the TTL and the time it was away.
+//! - A change of leader before that costs what had passed since the renewal: at most two fifths of the TTL (of a short one a
+//!   third and a second, of a long one 300 s), the time without a leader, and one *election*. It can be repeated only by leaders
+//!   none of which lasts that long. Leases of 2 s have no checkpoint: each change costs them at most themselves.
+//! - A member that was started, or was sent the whole state, after the checkpoint counts from that moment. Further checkpoints,
+//!   each when half of the rest has passed, keep what this costs below a third of the TTL and the time it was away.
 //! - To any of these comes what spreading takes when very many leases end together ([`Pace`]).
 //!
 //! **Cost.** A renewal is one lookup and one store. The queues are lazy: an entry is never later than its lease's deadline or
