@@ -2,11 +2,13 @@
 //! the same flags answers with the same ids. Also the one place that rolls dice; whoever needs chance is handed a
 //! [`Dice`]. Knows neither the clock nor where the URLs came from: both are arguments.
 
+use std::cell::RefCell;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{Rng, RngExt, SeedableRng, TryRng};
 use sha1::{Digest, Sha1};
 use tenure_state::LeaseId;
 
@@ -122,6 +124,45 @@ impl Dice {
     }
 }
 
+thread_local! {
+    static SEEDED: RefCell<Option<StdRng>> = const { RefCell::new(None) };
+}
+
+/// From here on [`ThreadDice`] on this thread throw what follows from `seed`: for simulations.
+pub fn seed_thread(seed: u64) {
+    SEEDED.set(Some(StdRng::seed_from_u64(seed)));
+}
+
+/// The dice of those who cannot be handed any, as libraries are: the thread's own, seeded by the operating system.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadDice;
+
+impl TryRng for ThreadDice {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(self.throw(|dice| dice.next_u32()))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(self.throw(|dice| dice.next_u64()))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.throw(|dice| dice.fill_bytes(bytes));
+        Ok(())
+    }
+}
+
+impl ThreadDice {
+    fn throw<T>(self, throw: impl FnOnce(&mut dyn Rng) -> T) -> T {
+        SEEDED.with_borrow_mut(|seeded| match seeded {
+            Some(seeded) => throw(seeded),
+            None => throw(&mut rand::rng()),
+        })
+    }
+}
+
 fn hash_of_urls<U: AsRef<str>>(peer_urls: &[U], suffix: &str) -> u64 {
     let mut sorted: Vec<&str> = peer_urls.iter().map(AsRef::as_ref).collect();
     sorted.sort_unstable();
@@ -207,5 +248,17 @@ mod tests {
         assert_eq!(dice.below(0), 0);
         assert!((0..100).all(|_| dice.below(3) < 3));
         assert_ne!(dice.number(), dice.number());
+    }
+
+    #[test]
+    fn a_seeded_threads_dice_repeat_and_another_threads_do_not() {
+        let throws = || [ThreadDice.next_u64(), ThreadDice.next_u64()];
+        let seeded = || {
+            seed_thread(7);
+            throws()
+        };
+        let elsewhere = |throws: fn() -> [u64; 2]| std::thread::spawn(throws).join().ok();
+        assert_eq!(seeded(), seeded());
+        assert_ne!(Some(throws()), elsewhere(throws));
     }
 }

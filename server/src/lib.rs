@@ -17,3 +17,4 @@ pub mod peers;
 pub mod raft;
 pub mod restore;
 pub mod serve;
+pub mod simulation;

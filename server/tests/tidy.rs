@@ -59,6 +59,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("net", 1),
     ("backup", 2),
     ("config", 2),
+    ("simulation", 2),
     ("data_dir", 3),
     ("peers", 3),
     ("joining", 4),

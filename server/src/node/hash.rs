@@ -8,6 +8,7 @@ use tenure_state::{Fatal, Place, Refusal, Revision};
 use super::error::Error;
 use crate::checksum::{self, Checksum};
 use crate::raft::View;
+use crate::simulation;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryHash {
@@ -32,7 +33,7 @@ pub async fn history(view: Arc<View>, revision: Revision) -> Result<HistoryHash,
     if at < compacted {
         return Err(Refusal::Compacted.into());
     }
-    let hash = tokio::task::spawn_blocking(move || hash_records(&view, at)).await;
+    let hash = simulation::blocking(move || hash_records(&view, at)).await;
     let hash = hash.map_err(|_| Fatal("the task that hashed the history ended early".into()))??;
     Ok(HistoryHash { hash, at, compacted, current })
 }

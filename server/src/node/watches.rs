@@ -1,7 +1,7 @@
 //! Watching: the watchers of this member, behind a lock that is held for one step at a time, and the streams that wait.
 //! A change only wakes the streams it concerns; each pulls what it is told, from memory or from the store.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct Watches {
 
 struct Hub {
     watchers: Watchers,
-    wakers: HashMap<StreamId, Arc<Notify>>,
+    wakers: BTreeMap<StreamId, Arc<Notify>>,
     stopping: bool,
 }
 
@@ -60,7 +60,10 @@ impl Watches {
             (machine.revision(), machine.compacted())
         };
         let watchers = Watchers::new(Limits::default(), current, compacted);
-        Watches { view, hub: Arc::new(Mutex::new(Hub { watchers, wakers: HashMap::new(), stopping: false })) }
+        Watches {
+            view,
+            hub: Arc::new(Mutex::new(Hub { watchers, wakers: BTreeMap::new(), stopping: false })),
+        }
     }
 
     /// Follows applied commands, in their order.

@@ -21,6 +21,7 @@ mod leadership;
 mod log;
 mod membership;
 mod network;
+mod runtime;
 mod snapshot;
 #[cfg(test)]
 mod suite;

@@ -16,6 +16,7 @@ use tenure_state::{Fatal, Load, Machine, Place, Revision};
 use super::codec;
 use super::types::{LogId, StoredMembership, TypeConfig};
 use super::view::View;
+use crate::simulation;
 
 pub type Meta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 pub type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Data>;
@@ -78,7 +79,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let view = self.view.clone();
         // The disk may take tens of milliseconds here, and the runtime has other work.
-        tokio::task::spawn_blocking(move || view.store().sync())
+        simulation::blocking(move || view.store().sync())
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
