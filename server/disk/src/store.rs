@@ -45,9 +45,11 @@
 
 mod backlog;
 mod batch;
+mod database;
 mod directory;
 mod engine;
 mod install;
+mod memory;
 mod open;
 mod reclaim;
 mod scan;
@@ -63,6 +65,7 @@ use bytes::Bytes;
 use tenure_state::{Fatal, Place, Records, Write};
 
 pub use self::install::{InstallError, Installer, Sealed};
+pub use self::memory::Memory;
 pub use self::open::OpenError;
 pub use self::scan::{Chunk, MetaScan, Scan, Snapshot};
 pub use self::shared::{Room, Settled};
@@ -145,6 +148,12 @@ impl Store {
         Ok(Store { thread: Arc::new(thread) })
     }
 
+    /// A store for simulations, in memory and without a thread: what is written is committed when the call returns, and
+    /// every call does the same each time. What is in `memory` already is where it goes on.
+    pub fn in_memory(memory: &Memory, options: StoreOptions) -> Store {
+        Store { thread: Arc::new(StoreThread::in_place(open::in_memory(memory, options))) }
+    }
+
     /// Moves a store that cannot be opened to `<dir>.aside`, in place of what was set aside before, so that
     /// [`Store::open`] makes a new one. Returns where it went. Only for a store whose contents can be had again: from
     /// the whole log, or from the leader.
@@ -158,7 +167,9 @@ impl Store {
     /// # Errors
     /// The store is broken; nothing was taken.
     pub fn write(&self, writes: Vec<Write>, applied: Bytes) -> Result<(), Fatal> {
-        self.shared().write(Batch::new(writes, applied))
+        self.shared().write(Batch::new(writes, applied))?;
+        self.thread.work();
+        Ok(())
     }
 
     /// Ready when less than `pending_bytes_max` waits to be committed. Safe to drop.
@@ -185,6 +196,7 @@ impl Store {
     /// As [`Store::sync`], but returns at once; `done` is called on the store's thread and must not block.
     pub fn sync_then(&self, done: Box<dyn FnOnce(Result<Option<Bytes>, Fatal>) + Send>) {
         self.shared().sync_then(done);
+        self.thread.work();
     }
 
     /// Visits the records from `from` up to but not including `to`, in order, as they stand at this call. Blocks for

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::StoreOptions;
+use super::database::Database;
 use super::directory::Directory;
 use super::engine::Engine;
-use super::shared::Shared;
+use super::memory::{InMemory, Memory};
+use super::shared::{Home, Shared};
 
 /// Why a store could not be opened. Each text is one line: what was attempted, on what, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +37,7 @@ pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<Shared, OpenErro
         Some(path) => path.clone(),
         None => directory.first()?,
     };
-    let engine = Engine::open(&path, &options).map_err(|error| classify(&path, error))?;
+    let database = Database::open(&path, &options).map_err(|error| classify(&path, error))?;
     if live.is_none() {
         directory.switch(&path).map_err(|error| OpenError::Io {
             attempt: "switch to",
@@ -44,9 +46,16 @@ pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<Shared, OpenErro
         })?;
         directory.finished(&path)?;
     }
+    let engine = Engine::Database(database);
     let applied =
         engine.applied().map_err(|fatal| OpenError::Rebuildable { path: path.clone(), cause: fatal.0 })?;
-    Ok(Shared::new(directory, Arc::new(engine), applied, options))
+    Ok(Shared::new(Home::Directory(directory), Arc::new(engine), applied, options))
+}
+
+pub(super) fn in_memory(memory: &Memory, options: StoreOptions) -> Shared {
+    let tables = InMemory::open(memory);
+    let applied = tables.view().applied();
+    Shared::new(Home::Memory, Arc::new(Engine::Memory(tables)), applied, options)
 }
 
 /// Sorts the library's errors by what the operator can do. Files that are missing, end early or stand where none should

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::StoreEvent;
+use super::database::Database;
 use super::engine::Engine;
 use super::shared::Shared;
 
@@ -19,7 +20,10 @@ const POLL: Duration = Duration::from_millis(5);
 /// Starts reclaiming unless it is already under way.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     let mut state = shared.state.lock();
-    if state.stopping || state.reclaimer.as_ref().is_some_and(|reclaimer| !reclaimer.is_finished()) {
+    if state.stopping
+        || shared.works_in_place()
+        || state.reclaimer.as_ref().is_some_and(|reclaimer| !reclaimer.is_finished())
+    {
         return Ok(());
     }
     let engine = Arc::clone(&state.engine);
@@ -27,7 +31,10 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     let reclaimer = thread::Builder::new().name("store-reclaim".into()).spawn(move || {
         let started = Instant::now();
         let before = engine.size_on_disk();
-        let outcome = reclaim(&sharing, &engine);
+        let outcome = match &*engine {
+            Engine::Database(database) => reclaim(&sharing, &engine, database),
+            Engine::Memory(_) => Ok(()),
+        };
         let event = match outcome {
             Ok(()) => StoreEvent::Reclaimed { took: started.elapsed(), before, after: engine.size_on_disk() },
             Err(error) => StoreEvent::ReclaimFailed(format!(
@@ -40,15 +47,15 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     Ok(())
 }
 
-fn reclaim(shared: &Shared, engine: &Arc<Engine>) -> fjall::Result<()> {
+fn reclaim(shared: &Shared, engine: &Arc<Engine>, database: &Database) -> fjall::Result<()> {
     let goes_on = || {
         let state = shared.state.lock();
         !state.stopping && Arc::ptr_eq(engine, &state.engine) && engine.health().is_ok()
     };
     // Drops that are only in memory must first be in tables.
-    engine.begin_tables()?;
-    while goes_on() && engine.is_writing_tables() {
+    database.begin_tables()?;
+    while goes_on() && database.is_writing_tables() {
         thread::sleep(POLL);
     }
-    if goes_on() { engine.merge_tables() } else { Ok(()) }
+    if goes_on() { database.merge_tables() } else { Ok(()) }
 }

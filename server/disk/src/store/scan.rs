@@ -8,7 +8,7 @@ use std::vec;
 use bytes::Bytes;
 use tenure_state::{Fatal, Place};
 
-use super::engine::{APPLIED, Engine};
+use super::engine::{APPLIED, Engine, Iter, View};
 
 /// Records in order of their places, as they stood when the scan began. Ends after its first error.
 pub struct Scan {
@@ -30,26 +30,26 @@ pub struct Chunk {
 /// A consistent view of both keyspaces. Holds back the reclaiming of disk space: let it go when done.
 #[derive(Clone)]
 pub struct Snapshot {
-    view: fjall::Snapshot,
+    view: View,
     applied: Option<Bytes>,
     engine: Arc<Engine>,
 }
 
 /// Small state in order of keys. Ends after its first error.
 pub struct MetaScan {
-    iter: Option<fjall::Iter>,
+    iter: Option<Iter>,
     engine: Arc<Engine>,
 }
 
 impl Scan {
     pub(super) fn new(
         engine: Arc<Engine>,
-        view: &fjall::Snapshot,
+        view: &View,
         pending: Vec<(Place, Option<Bytes>)>,
         from: Place,
         to: Place,
     ) -> Scan {
-        let iter = engine.records_in(view, from, to);
+        let iter = view.records(from, to);
         let committed = Committed { iter: Some(iter), ahead: None, engine };
         Scan { committed, pending: pending.into_iter().peekable(), returned: None }
     }
@@ -139,8 +139,8 @@ const FIRST: Place = Place { main: 0, sub: 0, tombstone: false };
 const LAST: Place = Place { main: i64::MAX, sub: u32::MAX, tombstone: true };
 
 impl MetaScan {
-    pub(super) fn new(engine: Arc<Engine>, view: &fjall::Snapshot, prefix: &[u8]) -> MetaScan {
-        MetaScan { iter: Some(engine.meta_in(view, prefix)), engine }
+    pub(super) fn new(engine: Arc<Engine>, view: &View, prefix: &[u8]) -> MetaScan {
+        MetaScan { iter: Some(view.meta(prefix)), engine }
     }
 }
 
@@ -149,7 +149,7 @@ impl Iterator for MetaScan {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.iter.as_mut()?.next()?.into_inner() {
+            match self.iter.as_mut()?.next()? {
                 Ok((key, _)) if key.as_ref() == APPLIED => {}
                 // Copies, as these are small and kept for long.
                 Ok((key, value)) => {
@@ -167,7 +167,7 @@ impl Iterator for MetaScan {
 /// Committed records, with one read ahead when it was peeked at.
 struct Committed {
     /// None after an error.
-    iter: Option<fjall::Iter>,
+    iter: Option<Iter>,
     ahead: Option<(Place, Bytes)>,
     engine: Arc<Engine>,
 }
@@ -177,8 +177,8 @@ impl Committed {
         if let Some(item) = self.ahead.take() {
             return Ok(Some(item));
         }
-        let Some(guard) = self.iter.as_mut().and_then(Iterator::next) else { return Ok(None) };
-        let (key, record) = guard.into_inner().map_err(|error| self.engine.failed("read records", &error))?;
+        let Some(pair) = self.iter.as_mut().and_then(Iterator::next) else { return Ok(None) };
+        let (key, record) = pair.map_err(|error| self.engine.failed("read records", &error))?;
         match Place::decode(&key) {
             // A copy, or keeping one record would keep the block of 4 KiB and more that it lies in.
             Some(place) => Ok(Some((place, Bytes::copy_from_slice(&record)))),

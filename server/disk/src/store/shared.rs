@@ -3,7 +3,7 @@
 //! word and the engine to ask next, so that the two belong together even when an install replaces both.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -28,8 +28,16 @@ pub(super) struct Shared {
     pub work: Condvar,
     /// Tells blocked threads of commits and of failure.
     pub progress: Condvar,
-    pub directory: Directory,
+    pub home: Home,
     pub options: StoreOptions,
+}
+
+/// Where a store is at home, and so who does its work.
+pub(super) enum Home {
+    /// The store thread works.
+    Directory(Directory),
+    /// Whoever calls works, before the call returns.
+    Memory,
 }
 
 pub(super) struct State {
@@ -60,12 +68,7 @@ pub(super) struct Sync {
 }
 
 impl Shared {
-    pub fn new(
-        directory: Directory,
-        engine: Arc<Engine>,
-        applied: Option<Bytes>,
-        options: StoreOptions,
-    ) -> Shared {
+    pub fn new(home: Home, engine: Arc<Engine>, applied: Option<Bytes>, options: StoreOptions) -> Shared {
         let state = State {
             engine,
             backlog: Backlog::default(),
@@ -81,13 +84,7 @@ impl Shared {
             installing: false,
             reclaimer: None,
         };
-        Shared {
-            state: Mutex::new(state),
-            work: Condvar::new(),
-            progress: Condvar::new(),
-            directory,
-            options,
-        }
+        Shared { state: Mutex::new(state), work: Condvar::new(), progress: Condvar::new(), home, options }
     }
 
     pub fn write(&self, batch: Batch) -> Result<(), Fatal> {
@@ -145,6 +142,11 @@ impl Shared {
         Ok(committed)
     }
 
+    pub fn has_work(&self) -> bool {
+        let state = self.state.lock();
+        !state.syncs.is_empty() || !state.backlog.is_empty() && state.engine.health().is_ok()
+    }
+
     pub fn sync_then(&self, done: SyncDone) {
         let mut state = self.state.lock();
         let after = state.written;
@@ -160,8 +162,17 @@ impl Shared {
         Arc::clone(&self.state.lock().engine)
     }
 
-    pub fn dir(&self) -> PathBuf {
-        self.directory.path().into()
+    /// None for a store in memory.
+    pub fn dir(&self) -> Option<&Path> {
+        match &self.home {
+            Home::Directory(directory) => Some(directory.path()),
+            Home::Memory => None,
+        }
+    }
+
+    /// Whether there is no store thread.
+    pub fn works_in_place(&self) -> bool {
+        matches!(self.home, Home::Memory)
     }
 
     pub fn figures(&self) -> Figures {

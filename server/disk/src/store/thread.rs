@@ -1,4 +1,4 @@
-//! The store thread: the only one that commits and syncs. It takes the oldest batches of the backlog, several at a time
+//! The store thread: the only one that commits and syncs. (A store in memory has none; who writes does its work.) It takes the oldest batches of the backlog, several at a time
 //! when there are several, and answers syncs once what they cover is committed. Failure ends its work, not its life:
 //! it stays to tell those who ask.
 
@@ -26,6 +26,8 @@ const GATHERED_BYTES: usize = 256 << 10;
 pub(super) struct StoreThread {
     shared: Arc<Shared>,
     handle: Mutex<Option<JoinHandle<()>>>,
+    /// Held by whoever works in place.
+    turn: Mutex<()>,
 }
 
 impl StoreThread {
@@ -34,7 +36,21 @@ impl StoreThread {
             let shared = Arc::clone(&shared);
             thread::Builder::new().name("store".into()).spawn(move || run(&shared))?
         };
-        Ok(StoreThread { shared, handle: Mutex::new(Some(handle)) })
+        Ok(StoreThread { shared, handle: Mutex::new(Some(handle)), turn: Mutex::new(()) })
+    }
+
+    /// No thread: [`StoreThread::work`] does what there is to do.
+    pub fn in_place(shared: Shared) -> StoreThread {
+        StoreThread { shared: Arc::new(shared), handle: Mutex::new(None), turn: Mutex::new(()) }
+    }
+
+    /// Does what there is to do if there is no thread for it. A sync's callback that asks for more only queues it: whoever
+    /// works already takes it up before it lets go.
+    pub fn work(&self) {
+        while self.shared.works_in_place() && self.shared.has_work() {
+            let Some(_turn) = self.turn.try_lock() else { return };
+            run(&self.shared);
+        }
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -48,6 +64,7 @@ impl Drop for StoreThread {
         state.stopping = true;
         self.shared.hurry(&mut state);
         drop(state);
+        self.work();
         // A sync's callback may hold the last handle; then this is the store thread itself, which cannot wait for itself.
         if let Some(handle) = self.handle.lock().take()
             && handle.thread().id() != thread::current().id()
@@ -109,7 +126,9 @@ fn next_work(shared: &Shared) -> Work {
                 return Work::Sync { engine: Arc::clone(&state.engine), applied, done };
             }
             if !state.backlog.is_empty() {
-                gather(shared, &mut state);
+                if !shared.works_in_place() {
+                    gather(shared, &mut state);
+                }
                 let batches = state.backlog.oldest(COMMIT_BYTES_MAX);
                 if batches.is_empty() {
                     // An install came meanwhile and emptied the backlog; something else may have come too.
@@ -118,7 +137,7 @@ fn next_work(shared: &Shared) -> Work {
                 return Work::Commit { engine: Arc::clone(&state.engine), batches };
             }
         }
-        if state.stopping {
+        if state.stopping || shared.works_in_place() {
             return Work::Stop;
         }
         state.idle = true;

@@ -113,6 +113,8 @@ pub enum Workers {
     Threads,
     /// Whoever calls, before the call returns: no threads, the same every time. For simulations and tests.
     Caller,
+    /// Nobody, until [`Wal::work`] is called: a simulation has the disk take its time.
+    Hand,
 }
 
 /// Hears what the log does: for metrics and log lines. Called by the log's threads; it must not block.
@@ -208,7 +210,11 @@ struct Owner {
 }
 
 enum Worker {
-    Caller(Box<Mutex<Writer>>),
+    /// `at_once`: not only when asked to.
+    Caller {
+        writer: Box<Mutex<Writer>>,
+        at_once: bool,
+    },
     Thread(Mutex<Option<JoinHandle<()>>>),
 }
 
@@ -231,7 +237,10 @@ impl Wal {
         writer.prepare(empty).map_err(io("prepare a log segment in"))?;
         let shared = Arc::new(Shared::new(Book::new(extent, map, vote, committed, options.tail_bytes_max)));
         let worker = match options.workers {
-            Workers::Caller => Worker::Caller(Box::new(Mutex::new(writer))),
+            Workers::Caller | Workers::Hand => {
+                let at_once = options.workers == Workers::Caller;
+                Worker::Caller { writer: Box::new(Mutex::new(writer)), at_once }
+            }
             Workers::Threads => {
                 let queue = shared.clone();
                 let thread = std::thread::Builder::new().name("wal-writer".to_owned());
@@ -332,6 +341,11 @@ impl Wal {
         self.owner.shared.book().stopped().map(|stopped| stopped.text.clone())
     }
 
+    /// Writes what is queued if nobody else does: see [`Workers::Hand`].
+    pub fn work(&self) {
+        self.owner.work_through();
+    }
+
     /// Writes what is queued, then ends the log's threads. Clones can still read; their writes are refused.
     pub fn close(self) {
         self.owner.close();
@@ -357,7 +371,13 @@ impl Owner {
     /// Does queued work where the caller is the worker. A `done` that asks for more only queues it: whoever is writing
     /// already takes it up before it lets go.
     fn work(&self) {
-        let Worker::Caller(writer) = &self.worker else { return };
+        if let Worker::Caller { at_once: true, .. } = &self.worker {
+            self.work_through();
+        }
+    }
+
+    fn work_through(&self) {
+        let Worker::Caller { writer, .. } = &self.worker else { return };
         while self.shared.has_work() {
             let Some(mut writer) = writer.try_lock() else { return };
             writer.run_once(&self.shared);
@@ -367,7 +387,7 @@ impl Owner {
     fn close(&self) {
         self.shared.close();
         match &self.worker {
-            Worker::Caller(_) => self.work(),
+            Worker::Caller { .. } => self.work_through(),
             Worker::Thread(thread) => {
                 let thread = thread.lock().take();
                 // The last handle may be dropped by a callback, on the very thread that is to end.

@@ -54,7 +54,7 @@ impl Stock {
             observer: options.observer.clone(),
         };
         let hands = match options.workers {
-            Workers::Caller => Hands::Caller(keeper),
+            Workers::Caller | Workers::Hand => Hands::Caller(keeper),
             Workers::Threads => keeper.spawn()?,
         };
         let requested = ready.is_some();

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod fixture;
 mod install;
+mod memory;
 mod model;
 mod reading;
 mod writing;

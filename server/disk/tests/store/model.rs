@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use proptest::prelude::*;
 use tempfile::TempDir;
-use tenure_disk::store::Store;
+use tenure_disk::store::{Memory, Store};
 use tenure_state::{Place, Records, Write};
 
 use crate::fixture::*;
@@ -129,9 +129,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_store_is_a_map(steps in prop::collection::vec((steps(), places(), places()), 1..40)) {
-        let dir = TempDir::new().unwrap();
-        let mut store = open(dir.path());
+    fn the_store_is_a_map(
+        steps in prop::collection::vec((steps(), places(), places()), 1..40),
+        in_memory in any::<bool>(),
+    ) {
+        let (dir, memory) = (TempDir::new().unwrap(), Memory::default());
+        let open = || if in_memory { Store::in_memory(&memory, options()) } else { open(dir.path()) };
+        let mut store = open();
         let mut model = Model::default();
         for (index, (step, from, to)) in steps.into_iter().enumerate() {
             let index = applied(index as u64);
@@ -145,7 +149,7 @@ proptest! {
                 Step::Sync => prop_assert_eq!(store.sync().unwrap(), model.applied.clone()),
                 Step::Reopen => {
                     drop(store);
-                    store = open(dir.path());
+                    store = open();
                 }
                 Step::Install(records) => model = install(&store, &records, index),
                 Step::AbandonInstall => {
