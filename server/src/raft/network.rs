@@ -41,6 +41,7 @@ use super::snapshot::{Data, Outgoing, Snapshot};
 use super::types::{Peer, TypeConfig, Vote};
 use crate::ids::MemberId;
 use crate::peers::{Lane, Peers};
+use crate::simulation;
 use exchange::Exchange;
 use pieces::Cutter;
 
@@ -361,7 +362,7 @@ impl Connection {
 /// Reads piece by piece, as fast as the peer takes them.
 async fn feed(mut cutter: Cutter, pieces: mpsc::Sender<SnapshotPiece>) -> io::Result<()> {
     loop {
-        let (read, piece) = tokio::task::spawn_blocking(move || {
+        let (read, piece) = simulation::blocking(move || {
             let piece = cutter.piece();
             (cutter, piece)
         })

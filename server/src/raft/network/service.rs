@@ -26,6 +26,7 @@ use crate::peers::Peers;
 use crate::raft::snapshot::{self, Data, Filling, Meta, Received, Snapshot};
 use crate::raft::types::{CommittedLeaderId, TypeConfig, Vote};
 use crate::raft::{Raft, View};
+use crate::simulation;
 
 /// Most bytes of one leader's entries that wait for this member's disk; what is more waits in the connection.
 const UNWRITTEN_BYTES_MAX: u32 = 8 << 20;
@@ -202,7 +203,7 @@ async fn join(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other);
+    let done = simulation::blocking(work).await.map_err(io::Error::other);
     done.flatten().map_err(|error| {
         let code = if error.kind() == io::ErrorKind::InvalidData {
             Code::InvalidArgument
