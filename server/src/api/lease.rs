@@ -1,6 +1,7 @@
 //! etcd's Lease service.
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::{self, FuturesUnordered, ReadyChunks, StreamExt};
 use tenure_grpc::etcdserverpb::lease_server::Lease;
 use tenure_proto::etcdserverpb::*;
 use tenure_state::LeaseId;
@@ -9,10 +10,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::header::Headers;
 use super::{caller, status};
-use crate::node::{Leases, Quota, View};
+use crate::node::{Leases, Quota, Renewed, View};
 
 /// Keepalives of one stream that share one proof of leadership, when that many have arrived.
 const RENEWALS_AT_ONCE: usize = 256;
+/// Parts of a stream that wait for something at once; until there are fewer, no more is read of it.
+const SLOW_AT_ONCE: usize = 64;
 /// What a lease counts for against the quota, bytes: etcd's figure.
 const LEASE_BYTES: usize = 64;
 
@@ -49,22 +52,31 @@ impl Lease for LeaseService {
 
     type LeaseKeepAliveStream = caller::Answers<LeaseKeepAliveResponse>;
 
-    /// Answers come in the order of the questions. All that have arrived when a proof of leadership begins share it.
+    /// All that have arrived when a proof of leadership begins share it. What can be answered is answered in the order of the
+    /// questions; a lease that has to wait for something does not hold up the others.
     async fn lease_keep_alive(
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         caller::admit(request.metadata(), &self.headers)?;
         let demands_leader = caller::requires_leader(request.metadata());
-        let (leases, headers, view) = (self.leases.clone(), self.headers.clone(), self.view.clone());
-        let renewals = request.into_inner().ready_chunks(RENEWALS_AT_ONCE).then(move |chunk| {
-            let (leases, headers, view) = (leases.clone(), headers.clone(), view.clone());
-            async move { futures::stream::iter(renew(&leases, &headers, &view, chunk).await) }
+        let renewing = Renewing {
+            questions: Some(request.into_inner().ready_chunks(RENEWALS_AT_ONCE)),
+            slow: FuturesUnordered::new(),
+            asker: Asker {
+                leases: self.leases.clone(),
+                headers: self.headers.clone(),
+                view: self.view.clone(),
+            },
+        };
+        let answers = stream::unfold(renewing, |mut renewing| async move {
+            let answers = renewing.next().await?;
+            Some((stream::iter(answers), renewing))
         });
         let mut stopping = self.stopping.clone();
         // An error means the same: the one who would tell is gone.
         let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
-        let answers = renewals.flatten().take_until(Box::pin(stop));
+        let answers = answers.flatten().take_until(Box::pin(stop));
         Ok(Response::new(caller::while_led(demands_leader, &self.headers, answers)))
     }
 
@@ -100,31 +112,81 @@ impl Lease for LeaseService {
     }
 }
 
-async fn renew(
-    leases: &Leases,
-    headers: &Headers,
-    view: &View,
-    chunk: Vec<Result<LeaseKeepAliveRequest, Status>>,
-) -> Vec<Result<LeaseKeepAliveResponse, Status>> {
-    // The header speaks of the time before the renewal, as etcd's does.
-    let header = headers.at(view.machine().revision());
-    let mut broken = None;
-    let mut ids = Vec::with_capacity(chunk.len());
-    for request in chunk {
-        match request {
-            Ok(request) => ids.push(LeaseId(request.id)),
-            Err(status) => broken = Some(status),
+/// What a client is answered on one stream of keepalives.
+struct Renewing {
+    /// None once there will be no more.
+    questions: Option<ReadyChunks<Streaming<LeaseKeepAliveRequest>>>,
+    slow: FuturesUnordered<BoxFuture<'static, Answers>>,
+    asker: Asker,
+}
+
+type Answers = Vec<Result<LeaseKeepAliveResponse, Status>>;
+
+impl Renewing {
+    /// None when there is nothing left to answer.
+    async fn next(&mut self) -> Option<Answers> {
+        loop {
+            if self.questions.is_none() && self.slow.is_empty() {
+                return None;
+            }
+            let full = self.slow.len() >= SLOW_AT_ONCE;
+            let asked = async {
+                match &mut self.questions {
+                    Some(questions) if !full => questions.next().await,
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(answers) = self.slow.next() => return Some(answers),
+                asked = asked => match asked {
+                    Some(asked) => return Some(self.answer(asked).await),
+                    None => self.questions = None,
+                },
+            }
         }
     }
-    let mut answers = Vec::with_capacity(ids.len() + 1);
-    match leases.renew(&ids).await {
-        Ok(ttls) => answers.extend(
-            ids.iter()
-                .zip(ttls)
-                .map(|(id, ttl)| Ok(LeaseKeepAliveResponse { header: Some(header), id: id.0, ttl })),
-        ),
-        Err(error) => return vec![Err(status::of(error))],
+
+    async fn answer(&mut self, asked: Vec<Result<LeaseKeepAliveRequest, Status>>) -> Answers {
+        // The header speaks of the time before the renewal, as etcd's does.
+        let header = self.asker.headers.at(self.asker.view.machine().revision());
+        let mut broken = None;
+        let mut ids = Vec::with_capacity(asked.len());
+        for request in asked {
+            match request {
+                Ok(request) => ids.push(LeaseId(request.id)),
+                Err(status) => broken = Some(status),
+            }
+        }
+        let Renewed { known, slow } = match self.asker.leases.renew(&ids).await {
+            Ok(renewed) => renewed,
+            Err(error) => return vec![Err(status::of(error))],
+        };
+        if !slow.is_empty() {
+            self.slow.push(Box::pin(self.asker.clone().answer_slowly(header, slow)));
+        }
+        let mut answers: Answers = known.into_iter().map(|(id, ttl)| Ok(answer(header, id, ttl))).collect();
+        answers.extend(broken.map(Err));
+        answers
     }
-    answers.extend(broken.map(Err));
-    answers
+}
+
+#[derive(Clone)]
+struct Asker {
+    leases: Leases,
+    headers: Headers,
+    view: std::sync::Arc<View>,
+}
+
+impl Asker {
+    async fn answer_slowly(self, header: ResponseHeader, ids: Vec<LeaseId>) -> Answers {
+        match self.leases.renew_patiently(&ids).await {
+            Ok(ttls) => ids.into_iter().zip(ttls).map(|(id, ttl)| Ok(answer(header, id, ttl))).collect(),
+            Err(error) => vec![Err(status::of(error))],
+        }
+    }
+}
+
+fn answer(header: ResponseHeader, id: LeaseId, ttl: i64) -> LeaseKeepAliveResponse {
+    LeaseKeepAliveResponse { header: Some(header), id: id.0, ttl }
 }

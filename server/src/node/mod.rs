@@ -42,7 +42,7 @@ use tokio::task::JoinSet;
 pub use crate::raft::View;
 pub use compactor::Retention;
 pub use error::Error;
-pub use leases::{Leases, TimeToLive};
+pub use leases::{Leases, Renewed, TimeToLive};
 pub use members::{Members, Refused, Rules};
 pub use quota::Quota;
 pub use read_index::ReadIndex;

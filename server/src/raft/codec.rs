@@ -15,7 +15,7 @@ use tenure_proto::internal::{self, LogPayload, VoterSet, log_payload};
 use super::types::{CommittedLeaderId, Entry, LogId, Membership, Peer, Proposal, StoredMembership, Vote};
 
 /// First byte of an encoded `LogPayload` that holds a command: field 2, length-delimited.
-const COMMAND_TAG: u8 = 0x12;
+pub const COMMAND_TAG: u8 = 0x12;
 
 pub fn entry_bytes(entry: &Entry) -> Bytes {
     let kind = match &entry.payload {

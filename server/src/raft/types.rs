@@ -12,6 +12,8 @@ use tenure_proto::internal::{Command, LogPayload, log_payload};
 use tenure_state::{Refusal, Response, Revision};
 use tokio::sync::{mpsc, oneshot};
 
+use super::codec;
+
 /// One member's leadership in one term. Entries of an earlier one never stand behind those of a later one, in no log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mandate {
@@ -66,6 +68,11 @@ impl Proposal {
         let mut bytes = Vec::with_capacity(payload.encoded_len() + room);
         payload.encode(&mut bytes).expect("a vector has room for any message");
         bytes
+    }
+
+    /// Whether these bytes are taken for a command when they are read back.
+    pub fn is_command(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&codec::COMMAND_TAG)
     }
 
     /// The command within, and whose it is if another member proposed it; None when the bytes are not one, which only a
@@ -180,3 +187,38 @@ pub type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
 pub type CommittedLeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
 pub type Membership = openraft::Membership<u64, Peer>;
 pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
+
+#[cfg(test)]
+mod tests {
+    use tenure_proto::etcdserverpb::PutRequest;
+    use tenure_proto::internal::command::Wish;
+
+    use super::*;
+
+    fn encoded(room: usize) -> Vec<u8> {
+        let put = PutRequest { key: "key".into(), value: "value".into(), ..PutRequest::default() };
+        Proposal::encode(Command { wish: Some(Wish::Put(put)), ..Command::default() }, room)
+    }
+
+    #[test]
+    fn a_ticket_behind_a_command_is_read_with_it_and_without_it() {
+        let ticket = Ticket { member: 0x0102_0304_0506_0708, number: u64::MAX - 1 };
+        let mut bytes = encoded(Ticket::BYTES);
+        let capacity = bytes.capacity();
+        ticket.put(&mut bytes);
+        assert_eq!((bytes.len(), bytes.capacity()), (capacity, capacity), "there was room for it");
+        assert_eq!(Ticket::of(&bytes), Some(ticket));
+        assert!(Proposal::is_command(&bytes));
+        let (command, by) = Proposal(bytes.into()).command().expect("it is a command");
+        assert!(matches!(command.wish, Some(Wish::Put(put)) if put.value == "value"));
+        assert_eq!(by, Some(ticket));
+    }
+
+    #[test]
+    fn a_command_without_a_ticket_has_none() {
+        let bytes = encoded(0);
+        assert_eq!(Ticket::of(&bytes), None);
+        assert_eq!(Proposal(bytes.into()).command().expect("it is a command").1, None);
+        assert_eq!(Ticket::of(&[]), None);
+    }
+}

@@ -18,9 +18,6 @@ use crate::node::{Error, Leases, ReadIndex, Writer};
 use crate::peers::Peers;
 use crate::raft::{Consensus, Mandate, Proposal, Ticket};
 
-/// First byte of a payload that is a command: nothing else is taken from another member.
-const COMMAND_TAG: u8 = 0x12;
-
 /// Cloning shares it.
 #[derive(Clone)]
 pub struct Service {
@@ -205,8 +202,7 @@ impl Proposing {
     /// What is not a command with a ticket would stop every member that applies it.
     fn ticket(&self, payload: &Bytes) -> Result<u64, Status> {
         let ticket = Ticket::of(payload).filter(|ticket| ticket.member == self.from);
-        let whole = payload.first() == Some(&COMMAND_TAG);
-        let ticket = ticket.filter(|_| whole).ok_or_else(|| {
+        let ticket = ticket.filter(|_| Proposal::is_command(payload)).ok_or_else(|| {
             Status::invalid_argument("tenure: a forwarded proposal is not a command with its sender's ticket")
         })?;
         Ok(ticket.number)

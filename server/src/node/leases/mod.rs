@@ -35,6 +35,15 @@ pub struct TimeToLive {
     pub keys: Vec<Bytes>,
 }
 
+/// What became of renewals.
+#[derive(Debug)]
+pub struct Renewed {
+    /// What to tell the client: the TTL in seconds, 0 for a lease that is not there (any more).
+    pub known: Vec<(LeaseId, i64)>,
+    /// Those that have to wait for something; no lease else needs to wait with them.
+    pub slow: Vec<LeaseId>,
+}
+
 #[derive(Clone)]
 pub struct Leases {
     view: Arc<View>,
@@ -86,11 +95,10 @@ impl Leases {
         Ok(written.revision)
     }
 
-    /// Renews each; gives what to tell the client: the TTL in seconds, 0 for a lease that is not there (any more). Waits for
-    /// a leader while there is none.
-    pub async fn renew(&self, ids: &[LeaseId]) -> Result<Vec<i64>, Error> {
+    /// Renews each, as far as that is possible at once. Waits for a leader while there is none.
+    pub async fn renew(&self, ids: &[LeaseId]) -> Result<Renewed, Error> {
         let mut attempts = self.attempts();
-        let mut quick = loop {
+        let ttls = loop {
             let answer = match attempts.leader() {
                 Leader::Here => self.renew_here(ids).await,
                 Leader::There(_) => self.elsewhere.renew(ids).await.map_err(Error::from),
@@ -100,18 +108,19 @@ impl Leases {
                 break ttls;
             }
         };
-        let slow: Vec<LeaseId> =
-            ids.iter().zip(&quick).filter(|(_, ttl)| ttl.is_none()).map(|(id, _)| *id).collect();
-        if !slow.is_empty() {
-            let mut patient = self.renew_patiently(&slow, attempts).await?.into_iter();
-            for ttl in quick.iter_mut().filter(|ttl| ttl.is_none()) {
-                *ttl = patient.next();
+        let mut renewed = Renewed { known: Vec::with_capacity(ids.len()), slow: Vec::new() };
+        for (id, ttl) in ids.iter().zip(ttls) {
+            match ttl {
+                Some(ttl_s) => renewed.known.push((*id, ttl_s)),
+                None => renewed.slow.push(*id),
             }
         }
-        quick.into_iter().map(|ttl| ttl.ok_or(Unavailable::LeaderChanged.into())).collect()
+        Ok(renewed)
     }
 
-    async fn renew_patiently(&self, ids: &[LeaseId], mut attempts: Attempts) -> Result<Vec<i64>, Error> {
+    /// Renews those that have to wait for something; gives what to tell the client of each.
+    pub async fn renew_patiently(&self, ids: &[LeaseId]) -> Result<Vec<i64>, Error> {
+        let mut attempts = self.attempts();
         loop {
             let answer = match attempts.leader() {
                 Leader::Here => self.renew_patiently_here(ids).await,
