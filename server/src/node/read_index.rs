@@ -147,7 +147,7 @@ impl ReadIndex {
                     tokio::select! {
                         biased;
                         // Who was asked leads no more.
-                        _ = leadership.changed() => Err(Unavailable::LeaderChanged),
+                        _ = leadership.wait_for(|other| other.mandate() != Some(mandate)) => Err(Unavailable::LeaderChanged),
                         answer = elsewhere.ask(mandate) => answer,
                     }
                 }

@@ -221,6 +221,12 @@ impl Consensus {
         proposed.map_err(|_| Unavailable::Stopped)
     }
 
+    /// Index of the last entry of the log here, once whatever was proposed before this call is in it or refused.
+    pub async fn last_index(&self) -> Result<u64, Unavailable> {
+        let last = self.raft.with_raft_state(|state| state.log_ids.last().map_or(0, |id| id.index())).await;
+        last.map_err(|_| Unavailable::Stopped)
+    }
+
     /// Proof, gathered from a quorum after this call began, that this member leads. Gives the index up to which a member
     /// must have applied, so that a read there sees all that was acknowledged before. Takes one election timeout at
     /// the most.

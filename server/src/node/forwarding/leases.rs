@@ -94,7 +94,7 @@ impl Elsewhere {
             let answer = tokio::select! {
                 biased;
                 // Who was asked leads no more.
-                _ = leadership.changed() => Err(Unavailable::LeaderChanged),
+                _ = leadership.wait_for(|other| other.mandate() != now.mandate()) => Err(Unavailable::LeaderChanged),
                 answer = asked => answer.unwrap_or(Err(Unavailable::TimedOut)),
             };
             let answer = answer.and_then(|ttls| {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::stream;
 use tenure_grpc::internal::forwarding_client::ForwardingClient;
 use tenure_proto::internal::refused_proposal::Reason;
-use tenure_proto::internal::{ForwardedProposals, RefusedProposals};
+use tenure_proto::internal::{ForwardedProposals, RefusedProposal, RefusedProposals};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
@@ -64,9 +64,10 @@ impl Sender {
                 }
                 tokio::time::sleep(PAUSE).await;
             };
+            let another = |other: &Leadership| (other.mandate(), other.here) != (now.mandate(), now.here);
             tokio::select! {
                 biased;
-                changed = leadership.changed() => if changed.is_err() { return },
+                changed = leadership.wait_for(another) => if changed.is_err() { return },
                 () = sending => {}
             }
         }
@@ -76,6 +77,7 @@ impl Sender {
     async fn forward(&self, mandate: Mandate) -> Result<Infallible, Status> {
         let unknown = || Status::unavailable("nobody said where the leader is");
         let channel = self.peers.channel(mandate.member, Lane::Forwarding).ok_or_else(unknown)?;
+        let doubtful = self.tickets.sent_for(mandate);
         let tickets = self.tickets.clone();
         let batches = stream::poll_fn(move |context| {
             let batch = tickets.poll_batch(mandate, context);
@@ -83,51 +85,79 @@ impl Sender {
         });
         let request = self.peers.address(mandate.member, batches);
         let mut refusals = ForwardingClient::new(channel).propose(request).await?.into_inner();
-        while let Some(RefusedProposals { refused }) = refusals.message().await? {
-            let mut leads = true;
-            for proposal in refused {
-                let refusal = match proposal.reason() {
-                    Reason::Busy => Refusal::Busy,
-                    Reason::Unknown | Reason::NotLeader => {
-                        leads = false;
-                        Refusal::NotLeader
-                    }
-                };
-                self.tickets.refuse(proposal.ticket, mandate, refusal);
+        let begun = refusals.message().await?.and_then(|first| first.earlier_end);
+        let end =
+            begun.ok_or_else(|| Status::internal("the leader did not say where earlier proposals end"))?;
+        let refused = async {
+            while let Some(RefusedProposals { refused, .. }) = refusals.message().await? {
+                if !self.refuse(refused, mandate) {
+                    break;
+                }
             }
-            if !leads {
-                break;
-            }
+            Err(Status::unavailable("it does not lead any more"))
+        };
+        tokio::select! {
+            biased;
+            failure = refused => failure,
+            never = self.give_up(doubtful, mandate, end) => match never {},
         }
-        Err(Status::unavailable("it does not lead any more"))
+    }
+
+    /// False when the member does not lead.
+    fn refuse(&self, refused: Vec<RefusedProposal>, by: Mandate) -> bool {
+        let mut leads = true;
+        for proposal in refused {
+            let refusal = match proposal.reason() {
+                Reason::Busy => Refusal::Busy,
+                Reason::Unknown | Reason::NotLeader => {
+                    leads = false;
+                    Refusal::NotLeader
+                }
+            };
+            self.tickets.refuse(proposal.ticket, by, refusal);
+        }
+        leads
+    }
+
+    /// Has sent again what an earlier stream brought the leader, once all that it wrote of that is applied here. Does not
+    /// return, for there is nothing to do after that.
+    async fn give_up(&self, doubtful: Vec<u64>, mandate: Mandate, end: u64) -> Infallible {
+        if !doubtful.is_empty() && self.consensus.applied().wait_for(|at| *at >= end).await.is_ok() {
+            self.tickets.lost(&doubtful, mandate);
+        }
+        std::future::pending().await
     }
 
     /// Proposes what gathered while nobody, or another member, led; until a proposal is refused.
     async fn propose(&self, mandate: Mandate) {
+        let doubtful = self.tickets.sent_for(mandate);
+        let Ok(end) = self.consensus.last_index().await else { return };
         let (refuse, mut refused) = mpsc::channel(REFUSALS_MAX);
-        loop {
-            tokio::select! {
-                biased;
-                Some(number) = refused.recv() => {
-                    self.tickets.refuse(number, mandate, Refusal::NotLeader);
-                    while let Ok(number) = refused.try_recv() {
-                        self.tickets.refuse(number, mandate, Refusal::NotLeader);
-                    }
-                    return;
-                }
-                batch = poll_fn(|context| self.tickets.poll_batch(mandate, context)) => {
-                    for proposal in batch {
-                        let Some(ticket) = Ticket::of(&proposal) else { continue };
-                        // The tickets hold its share of what may be under way.
-                        let held = Box::new(());
-                        let proposed = self.consensus
-                            .propose_for(mandate, Proposal(proposal), ticket.number, &refuse, held);
-                        if proposed.await == Err(Unavailable::Stopped) {
-                            return;
-                        }
+        let proposing = async {
+            loop {
+                for proposal in poll_fn(|context| self.tickets.poll_batch(mandate, context)).await {
+                    let Some(ticket) = Ticket::of(&proposal) else { continue };
+                    // The tickets hold its share of what may be under way.
+                    let held = Box::new(());
+                    let number = ticket.number;
+                    let proposed =
+                        self.consensus.propose_for(mandate, Proposal(proposal), number, &refuse, held);
+                    if proposed.await == Err(Unavailable::Stopped) {
+                        return;
                     }
                 }
             }
+        };
+        tokio::select! {
+            biased;
+            Some(number) = refused.recv() => {
+                self.tickets.refuse(number, mandate, Refusal::NotLeader);
+                while let Ok(number) = refused.try_recv() {
+                    self.tickets.refuse(number, mandate, Refusal::NotLeader);
+                }
+            }
+            never = self.give_up(doubtful, mandate, end) => match never {},
+            () = proposing => {}
         }
     }
 }

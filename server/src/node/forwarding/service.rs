@@ -1,11 +1,13 @@
 //! What a leader does for the other members. Nothing is passed on from here: a member that does not lead says so, or two
 //! that take each other for the leader would send a request back and forth.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
+use parking_lot::Mutex;
 use tenure_grpc::internal::forwarding_server::{Forwarding, ForwardingServer};
 use tenure_proto::internal::refused_proposal::Reason;
 use tenure_proto::internal::*;
@@ -22,7 +24,12 @@ use crate::raft::{Consensus, Mandate, Proposal, Ticket};
 #[derive(Clone)]
 pub struct Service {
     parts: Arc<Parts>,
+    turns: Arc<Mutex<BTreeMap<u64, Arc<Turn>>>>,
 }
+
+/// How many streams of proposals a member has begun. Whoever holds it has the turn: a new stream says where the log ends only
+/// when no earlier one is at work, and after that no earlier one proposes anything. Held for a batch or less.
+type Turn = tokio::sync::Mutex<u64>;
 
 pub struct Parts {
     pub peers: Peers,
@@ -36,7 +43,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
     pub fn new(parts: Parts) -> Service {
-        Service { parts: Arc::new(parts) }
+        Service { parts: Arc::new(parts), turns: Arc::default() }
     }
 
     /// As it is served on the peer port. `message_bytes_max`: the largest batch, which is one proposal if that is large.
@@ -63,18 +70,28 @@ impl Forwarding for Service {
         request: Request<Streaming<ForwardedProposals>>,
     ) -> Result<Response<Self::ProposeStream>, Status> {
         let from = self.caller(&request)?;
+        let turn = self.turns.lock().entry(from).or_default().clone();
+        let (number, end) = {
+            let mut last = turn.lock().await;
+            *last += 1;
+            (*last, self.parts.consensus.last_index().await.map_err(unanswered)?)
+        };
         let (refuse, refused) = mpsc::channel(REFUSALS_MAX);
-        let proposing =
-            Proposing { parts: self.parts.clone(), from, batches: request.into_inner(), refuse, refused };
+        let (parts, batches) = (self.parts.clone(), request.into_inner());
+        let proposing = Proposing { parts, from, turn, number, batches, refuse, refused };
+        let first = RefusedProposals { earlier_end: Some(end), ..RefusedProposals::default() };
         let refusals = stream::unfold(Some(proposing), |proposing| async move {
             let mut proposing = proposing?;
             match proposing.next().await {
-                Ok(Some(refused)) => Some((Ok(RefusedProposals { refused }), Some(proposing))),
+                Ok(Some(refused)) => {
+                    let refused = RefusedProposals { refused, ..RefusedProposals::default() };
+                    Some((Ok(refused), Some(proposing)))
+                }
                 Ok(None) => None,
                 Err(status) => Some((Err(status), None)),
             }
         });
-        Ok(Response::new(Box::pin(refusals)))
+        Ok(Response::new(Box::pin(stream::iter([Ok(first)]).chain(refusals))))
     }
 
     type ReadIndexStream = Answers<ReadIndexResponse>;
@@ -150,6 +167,9 @@ impl Forwarding for Service {
 struct Proposing {
     parts: Arc<Parts>,
     from: u64,
+    turn: Arc<Turn>,
+    /// Which of the member's streams this is.
+    number: u64,
     batches: Streaming<ForwardedProposals>,
     /// Numbers of proposals that the consensus did not take.
     refuse: mpsc::Sender<u64>,
@@ -184,6 +204,10 @@ impl Proposing {
 
     /// Gives the numbers of those for which there is no room.
     async fn propose(&self, batch: ForwardedProposals) -> Result<Vec<u64>, Status> {
+        let last = self.turn.lock().await;
+        if *last != self.number {
+            return Err(Status::aborted("tenure: a later stream of proposals took over"));
+        }
         let mandate = Mandate { term: batch.term, member: self.parts.peers.own().0 };
         let mut busy = Vec::new();
         for payload in batch.payloads {

@@ -91,6 +91,26 @@ fn a_new_leaders_first_entry_has_what_was_lost_sent_again_and_nothing_else() {
 }
 
 #[test]
+fn what_a_broken_stream_lost_is_sent_again_to_the_same_leader_and_what_it_brought_is_not() {
+    let tickets = tickets();
+    let (_a, mut b) = (add(&tickets, b"a"), add(&tickets, b"b"));
+    let batch = sent(&tickets, FIRST);
+    let doubtful = tickets.sent_for(FIRST);
+    assert_eq!(doubtful, [batch[0].1, batch[1].1]);
+    let _c = add(&tickets, b"c");
+    assert_eq!(names(&sent(&tickets, FIRST)), ["c"]);
+    tickets.answer(batch[1].1, reply(4));
+    tickets.lost(&doubtful, FIRST);
+    assert_eq!(index(&mut b), Some(Ok(4)));
+    assert_eq!(names(&sent(&tickets, FIRST)), ["a"]);
+    // Meanwhile it may have gone to another leader, of whom this says nothing.
+    tickets.led(SECOND);
+    assert_eq!(names(&sent(&tickets, SECOND)), ["a", "c"]);
+    tickets.lost(&doubtful, FIRST);
+    assert!(sent(&tickets, SECOND).is_empty());
+}
+
+#[test]
 fn a_refusal_is_an_answer_only_when_no_other_leader_could_help() {
     let tickets = tickets();
     let (mut a, mut b) = (add(&tickets, b"a"), add(&tickets, b"b"));

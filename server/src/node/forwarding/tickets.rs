@@ -159,6 +159,31 @@ impl Tickets {
         }
     }
 
+    /// Those sent for this leadership and not answered: asked for before a new stream, and given to [`Tickets::lost`] when it
+    /// is known what became of the last one.
+    pub fn sent_for(&self, mandate: Mandate) -> Vec<u64> {
+        let table = self.table.lock();
+        let numbered = table.slots.iter().zip(table.first..);
+        let sent = numbered.filter(|(slot, _)| slot.as_ref().is_some_and(|slot| slot.sent == Some(mandate)));
+        sent.map(|(_, number)| number).collect()
+    }
+
+    /// Of these, whichever is still not answered was certainly not written by the leader it was sent to.
+    pub fn lost(&self, numbers: &[u64], by: Mandate) {
+        let waker = {
+            let mut table = self.table.lock();
+            for number in numbers {
+                let Some(slot) = table.slot(*number).filter(|slot| slot.sent == Some(by)) else { continue };
+                slot.sent = None;
+                table.again.push_back(*number);
+            }
+            table.sender.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// Entries were passed over, and with them perhaps some of these: whether they were written is not known.
     pub fn restored(&self) {
         let sent: Vec<Slot> = {
