@@ -132,7 +132,7 @@ fn beginning(plan: &Plan, survey: &Survey, identity: &Identity) -> Result<Applie
     })
 }
 
-/// Copies records and what else is the data's; what was the old cluster's alone stays behind: its members, its alarms.
+/// Copies records and what else is the data's; what was the old cluster's alone stays behind: its members, who they were, its alarms.
 fn fill(mut installer: Installer, survey: &Survey, input: impl Read, applied: &Applied) -> Result<(), Error> {
     let mut state: BTreeMap<Bytes, Bytes> = applied.membership.iter().flat_map(members).collect();
     let mut reader = survey.again(input)?;

@@ -110,6 +110,38 @@ async fn a_restored_cluster_has_the_old_keys_and_nothing_of_the_old_ids() {
     again.stop();
 }
 
+/// They agree on where the log begins, elect one of them, and go on from the same state.
+#[tokio::test]
+async fn members_restored_from_one_file_form_one_cluster() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("backup.db");
+    let old = Cluster::serving(&home.path().join("old"), 3, free_ports(3));
+    let (_, revision) = fill(&mut old.leader().await).await;
+    // A follower's backup is as good as the leader's once it has come so far.
+    let mut saved = Vec::new();
+    for (number, mut client) in (0..3).zip(old.clients()) {
+        saved = client.own_at(revision).await.kvs;
+        must(&["snapshot", "save", text(&file), "--endpoints", &old.endpoint(number)]);
+    }
+    old.stop();
+
+    let (dir, port) = (home.path().join("new"), free_ports(3));
+    restore_all(&file, &dir, 3, port);
+    let new = Cluster::serving(&dir, 3, port);
+    let written = new.leader().await.put("written", "after the restore", 0).await;
+    assert_eq!(written, revision + BUMP + 1);
+    for mut client in new.clients() {
+        let mut own = client.own_at(written).await;
+        own.kvs.retain(|kv| kv.key != &b"written"[..]);
+        assert_eq!(own.kvs, saved);
+        let mut list =
+            client.cluster.member_list(MemberListRequest::default()).await.unwrap().into_inner().members;
+        list.sort_by(|left, right| left.name.cmp(&right.name));
+        assert_eq!(list.iter().map(|member| member.name.as_str()).collect::<Vec<_>>(), ["m1", "m2", "m3"]);
+    }
+    new.stop();
+}
+
 #[tokio::test]
 async fn what_cannot_be_restored_is_refused_and_nothing_is_touched() {
     let home = tempfile::tempdir().unwrap();
