@@ -223,6 +223,7 @@ async fn start(
             AutoCompaction::Revision(kept) => Retention::Revisions(kept),
         },
         watch_progress_interval: config.watch_progress_notify_interval,
+        audit_interval: config.corrupt_check_time,
         first_ticket: Dice::from_system().number(),
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());

@@ -41,6 +41,7 @@ fn settings() -> Settings {
         quota_bytes_max: None,
         retention: Retention::Everything,
         watch_progress_interval: Duration::from_secs(600),
+        audit_interval: Duration::ZERO,
         first_ticket: 1,
     }
 }

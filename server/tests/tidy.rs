@@ -82,6 +82,7 @@ const ONE_ROOM: &[(&str, &[&str])] = &[
             "server/src/api/",
             "server/src/authority",
             "server/src/gathered.rs",
+            "server/src/node/audit",
             "server/src/node/forwarding",
             "server/src/node/members",
             "server/src/peers.rs",

@@ -57,6 +57,7 @@ pub(super) fn checked(flags: Flags, warnings: &mut Vec<String>) -> Result<Config
             Duration::ZERO => WATCH_PROGRESS_DEFAULT,
             given => given,
         },
+        corrupt_check_time: history.corrupt_check_time,
         warning_apply_duration: observation.warning_apply_duration,
         warning_unary_request_duration: observation.warning_unary_request_duration,
         log: log(&observation)?,

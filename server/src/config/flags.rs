@@ -176,6 +176,9 @@ pub(super) struct HistoryFlags {
     /// How often an idle watch that asked for it is told the current revision.
     #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = duration)]
     pub watch_progress_notify_interval: Duration,
+    /// How often the leader compares what the members hold; a difference raises the CORRUPT alarm (0: never).
+    #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = duration)]
+    pub corrupt_check_time: Duration,
 }
 
 #[derive(Debug, clap::Args)]

@@ -34,7 +34,7 @@ const NO_PROXY: Treatment = Refused("there is no v2 proxy here; clients connect 
 const ONLY_WITH_PROXY: Treatment = Ignored("there is no v2 proxy here");
 const NO_TRACING: Treatment = Ignored("spans are not exported");
 const NO_CORRUPTION_CHECK: Treatment =
-    Ignored("members do not compare hashes on their own; ask with etcdctl's hashkv");
+    Ignored("members compare their history every --corrupt-check-time, not at other moments");
 const CHECKPOINTS: Treatment = Ignored("remaining times of leases are always replicated here");
 const LONG_GONE: Treatment = Ignored("etcd itself ignores it");
 const OLD_FILES: Treatment = Ignored("old files are removed as soon as nobody needs them");
@@ -127,7 +127,6 @@ const FOREIGN: &[(&str, Kind, Treatment)] = &[
     ("distributed-tracing-service-name", Value, NO_TRACING),
     ("distributed-tracing-instance-id", Value, NO_TRACING),
     ("distributed-tracing-sampling-rate", Value, NO_TRACING),
-    ("corrupt-check-time", Value, NO_CORRUPTION_CHECK),
     ("compact-hash-check-time", Value, NO_CORRUPTION_CHECK),
     ("config-file", Value, Refused("configuration files are not available; give the same names as flags")),
     // Names that etcd 3.5 and 3.6 had.
@@ -139,7 +138,7 @@ const FOREIGN: &[(&str, Kind, Treatment)] = &[
     ("experimental-max-learners", Value, Renamed("max-learners")),
     ("experimental-snapshot-catchup-entries", Value, Renamed("snapshot-catchup-entries")),
     ("experimental-initial-corrupt-check", Boolean, NO_CORRUPTION_CHECK),
-    ("experimental-corrupt-check-time", Value, NO_CORRUPTION_CHECK),
+    ("experimental-corrupt-check-time", Value, Renamed("corrupt-check-time")),
     ("experimental-compact-hash-check-enabled", Boolean, NO_CORRUPTION_CHECK),
     ("experimental-compact-hash-check-time", Value, NO_CORRUPTION_CHECK),
     ("experimental-enable-lease-checkpoint", Boolean, CHECKPOINTS),

@@ -87,6 +87,8 @@ pub struct Config {
     pub auth: Auth,
     /// How often an idle watch that asked for it is told the current revision.
     pub watch_progress_notify_interval: Duration,
+    /// How often members compare what they hold; zero: never.
+    pub corrupt_check_time: Duration,
     /// Applying an entry for longer than this is worth a warning.
     pub warning_apply_duration: Duration,
     /// So is answering a request for longer than this.

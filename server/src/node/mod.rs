@@ -11,10 +11,12 @@
 //! | compactor       | notes of revisions       | the clock                      | compaction proposals      | ten notes       |                    |
 //! | quota           |                          | the clock                      | clearing of NOSPACE       |                 |                    |
 //! | watch progress  |                          | the clock                      | progress of idle watchers |                 |                    |
+//! | audit           | up to where members agree | the clock, members' sums      | the CORRUPT alarm         | one at a time   | the next interval  |
 //! | publisher       |                          | leadership                     | this member's addresses   | once            | tries again        |
 //! | promotion       |                          | leadership, the clock          | votes for new members     | one at a time   | waits its turn     |
 //! | standing        |                          | the clock                      | that this member was removed | one call a member |              |
 
+mod audit;
 mod compactor;
 mod error;
 mod forwarding;
@@ -55,6 +57,7 @@ use crate::clock::Clock;
 use crate::ids::{LeaseIds, MemberId};
 use crate::peers::{Peers, Routes};
 use crate::raft::{self, Consensus, Mandate, Outlet, Reply};
+use audit::Audit;
 use compactor::Compactor;
 use forwarding::{Elsewhere, ReadIndexes, Tickets};
 use leases::Counting;
@@ -82,6 +85,8 @@ pub struct Settings {
     pub quota_bytes_max: Option<u64>,
     pub retention: Retention,
     pub watch_progress_interval: Duration,
+    /// Between two comparisons of what the members hold; zero: never.
+    pub audit_interval: Duration,
     /// Thrown anew at each start: where this member begins to number what it has others propose.
     pub first_ticket: u64,
 }
@@ -228,7 +233,7 @@ impl Node {
 
     /// Starts the tasks that need nothing but what the node is made of.
     fn work(&mut self, settings: Settings) {
-        let Node { consensus, view, writer, leases, watches, quota, members, tasks, .. } = self;
+        let Node { consensus, view, writer, leases, watches, quota, members, peers, tasks, .. } = self;
         let election_ms = settings.election.as_millis() as u64;
         tasks.spawn(leases::count(leases.clone(), consensus.clone(), election_ms));
         tasks.spawn(members.clone().promote_wanted());
@@ -238,6 +243,13 @@ impl Node {
         tasks.spawn(compactor.run(settings.retention));
         tasks.spawn(quota.clone().watch_over());
         tasks.spawn(watches.clone().tell_progress(settings.watch_progress_interval));
+        let audit = Audit {
+            view: view.clone(),
+            writer: writer.clone(),
+            consensus: consensus.clone(),
+            peers: peers.clone(),
+        };
+        tasks.spawn(audit.run(settings.audit_interval));
         tasks.spawn(publish(writer.clone(), settings));
     }
 
@@ -251,6 +263,7 @@ impl Node {
             leases: self.leases.clone(),
         });
         Routes::new(self.consensus.replication())
+            .add_service(audit::Service::new(self.view.clone(), self.peers.clone()))
             .add_service(forwarding.server(self.writer.request_bytes_max() + FORWARDED_BYTES_MAX))
             .add_service(members::reconfiguration(self.members.clone()))
             .add_service(members::joining(self.members.clone()))
