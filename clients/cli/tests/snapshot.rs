@@ -132,7 +132,7 @@ async fn members_restored_from_one_file_form_one_cluster() {
     assert_eq!(written, revision + BUMP + 1);
     for mut client in new.clients() {
         let mut own = client.own_at(written).await;
-        own.kvs.retain(|kv| kv.key != &b"written"[..]);
+        own.kvs.retain(|kv| kv.key != b"written"[..]);
         assert_eq!(own.kvs, saved);
         let mut list =
             client.cluster.member_list(MemberListRequest::default()).await.unwrap().into_inner().members;
