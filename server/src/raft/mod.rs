@@ -14,6 +14,9 @@
 //! | apply (library) | the machine     | committed entries, from log  | store's backlog in bytes | waits for the disk   |
 //! | log thread      | segment files   | entries, votes               | the node's admission     | refused before here  |
 //! | store thread    | the database    | batches of writes            | bytes                    | apply waits          |
+//! | replication, heartbeat (library, one of each for a follower) | a stream to it | the log | its connection's window | reads no further |
+//! | appending (one for a stream that comes in) | its requests | a leader's entries | 8 MiB not yet written | reads no further |
+//! | taking a snapshot | a store being filled | pieces            | one at a time            | the sender waits     |
 
 mod apply;
 mod codec;

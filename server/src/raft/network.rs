@@ -109,6 +109,12 @@ impl Connection {
         Unreachable::from_string(format!("member {:x} cannot be reached: {why}", self.target))
     }
 
+    /// The peer, or what lies between, said no.
+    fn refused(&self, status: &tonic::Status) -> Unreachable<TypeConfig> {
+        self.peers.heed(status);
+        self.unreachable(status.message())
+    }
+
     /// One call with an answer.
     async fn ask<T, R>(
         &self,
@@ -122,10 +128,7 @@ impl Connection {
         let asked = call(self.client(Lane::Control)?, self.peers.address(self.target, message));
         match tokio::time::timeout(option.hard_ttl(), asked).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => {
-                self.peers.heed(&status);
-                Err(self.unreachable(status.message()).into())
-            }
+            Ok(Err(status)) => Err(self.refused(&status).into()),
             Err(_) => Err(self.unreachable("it does not answer in time").into()),
         }
     }
@@ -145,7 +148,7 @@ impl Connection {
         let begun = tokio::time::timeout(self.peers.patience(), client.append(requests));
         let answers = match begun.await {
             Ok(Ok(answers)) => answers.into_inner(),
-            Ok(Err(status)) => return Err(self.unreachable(status.message()).into()),
+            Ok(Err(status)) => return Err(self.refused(&status).into()),
             Err(_) => return Err(self.unreachable("it does not answer in time").into()),
         };
         let target = self.target;
@@ -177,8 +180,8 @@ impl Connection {
             }
             let client = self.client(Lane::Control)?;
             let opened = Exchange::open(client, &self.peers, self.target).await;
-            let mut exchange = opened.map_err(|status| self.unreachable(status.message()))?;
-            let answer = exchange.ask(request).await.map_err(|status| self.unreachable(status.message()))?;
+            let mut exchange = opened.map_err(|status| self.refused(&status))?;
+            let answer = exchange.ask(request).await.map_err(|status| self.refused(&status))?;
             Ok::<_, Unreachable<TypeConfig>>((exchange, answer))
         };
         let (exchange, answer) = tokio::time::timeout(option.soft_ttl(), asked)
@@ -350,7 +353,7 @@ impl Connection {
         let (fed, answer) = tokio::join!(feed(cutter, pieces), tokio::time::timeout(patience, call));
         let receipt = match (fed, answer) {
             (Ok(()), Ok(Ok(answer))) => answer.into_inner(),
-            (_, Ok(Err(status))) => return Err(self.unreachable(status.message())),
+            (_, Ok(Err(status))) => return Err(self.refused(&status)),
             (Err(error), _) => return Err(self.unreachable(error)),
             (_, Err(_)) => return Err(self.unreachable("a snapshot takes it too long")),
         };
