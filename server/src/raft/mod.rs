@@ -75,7 +75,7 @@ pub struct Options {
 const PURGE_AT_ONCE: u64 = 1_024;
 /// Entries that one message to a peer carries, at most; their bytes are bounded too (`log.rs`).
 const MESSAGE_ENTRIES_MAX: u64 = 4_096;
-/// How long sending a snapshot may take.
+/// How long a follower may take to make a snapshot its own once it has all of it, and a third more.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Why a request got no answer from the cluster. Whether a proposal was written is said by each.

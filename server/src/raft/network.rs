@@ -14,6 +14,7 @@ mod tests;
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -338,6 +339,7 @@ impl NetSnapshot<TypeConfig> for Connection {
 }
 
 impl Connection {
+    /// `patience`: how long the peer may take for it once it has all of it.
     async fn send(
         &self,
         vote: Vote,
@@ -348,15 +350,22 @@ impl Connection {
             Cutter::new(&snapshot, message::paper(&vote)).map_err(|error| self.unreachable(error))?;
         let (pieces, sent) = mpsc::channel(PIECES_MAX);
         let mut client = self.client(Lane::Snapshot)?;
-        let call = client.install(self.peers.address(self.target, ReceiverStream::new(sent)));
-        // When one of the two fails, the other sees that the channel between them is closed.
-        let (fed, answer) = tokio::join!(feed(cutter, pieces), tokio::time::timeout(patience, call));
-        let receipt = match (fed, answer) {
-            (Ok(()), Ok(Ok(answer))) => answer.into_inner(),
-            (_, Ok(Err(status))) => return Err(self.refused(&status)),
-            (Err(error), _) => return Err(self.unreachable(error)),
-            (_, Err(_)) => return Err(self.unreachable("a snapshot takes it too long")),
+        let mut call = pin!(client.install(self.peers.address(self.target, ReceiverStream::new(sent))));
+        let early = tokio::select! {
+            biased;
+            answer = &mut call => Some(answer),
+            fed = feed(cutter, pieces) => {
+                fed.map_err(|error| self.unreachable(error))?;
+                None
+            }
         };
+        let answer = match early {
+            Some(answer) => answer,
+            None => tokio::time::timeout(patience, call)
+                .await
+                .map_err(|_| self.unreachable("it takes too long with a snapshot"))?,
+        };
+        let receipt = answer.map_err(|status| self.refused(&status))?.into_inner();
         let vote = message::vote(receipt.vote).map_err(|error| self.unreachable(error))?;
         Ok(SnapshotResponse::new(vote))
     }
