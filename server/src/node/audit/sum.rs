@@ -10,6 +10,7 @@ use tenure_state::{Fatal, Place, Revision};
 
 use crate::checksum::{self, Checksum};
 use crate::raft::View;
+use crate::simulation;
 
 /// Read at a time: records and bytes.
 const RECORDS_AT_ONCE: usize = 1_024;
@@ -82,7 +83,7 @@ pub async fn of(view: &Arc<View>, window: Window) -> Result<Outcome, Fatal> {
     }
     let mut walk = Walk { view: view.clone(), window, scan, sum: Checksum::begin(), records: 0 };
     loop {
-        let step = tokio::task::spawn_blocking(move || walk.step().map(|more| (walk, more))).await;
+        let step = simulation::blocking(move || walk.step().map(|more| (walk, more))).await;
         let (walked, more) = step.map_err(|_| Fatal("a step of the audit ended early".into()))??;
         walk = walked;
         if !more {
