@@ -178,8 +178,20 @@ impl Peers {
         request
     }
 
-    /// Who calls; an error if the call was meant for another cluster or member.
+    /// Who calls; an error if the call was meant for another cluster or member, or comes from one that was removed.
     pub fn caller(&self, metadata: &MetadataMap) -> Result<MemberId, Status> {
+        let caller = self.caller_or_leaver(metadata)?;
+        if self.book.removed.lock().contains(&caller.0) {
+            let text = format!("tenure: member {caller} was removed from the cluster");
+            let mut refusal = Status::new(Code::PermissionDenied, text);
+            refusal.metadata_mut().insert(REMOVED, hexadecimal(caller.0));
+            return Err(refusal);
+        }
+        Ok(caller)
+    }
+
+    /// The same for what a leader does last of all when it has removed itself: to hand over the lead.
+    pub fn caller_or_leaver(&self, metadata: &MetadataMap) -> Result<MemberId, Status> {
         let field = |name| {
             id(metadata, name).ok_or_else(|| {
                 Status::new(
@@ -197,14 +209,7 @@ impl Peers {
                 format!("tenure: this is member {}, not {target}: an address is out of date", self.book.own);
             return Err(Status::new(Code::FailedPrecondition, text));
         }
-        let caller = MemberId(field(FROM)?);
-        if self.book.removed.lock().contains(&caller.0) {
-            let text = format!("tenure: member {caller} was removed from the cluster");
-            let mut refusal = Status::new(Code::PermissionDenied, text);
-            refusal.metadata_mut().insert(REMOVED, hexadecimal(caller.0));
-            return Err(refusal);
-        }
-        Ok(caller)
+        Ok(MemberId(field(FROM)?))
     }
 }
 
@@ -398,6 +403,7 @@ mod tests {
         other.heed(&refusal);
         other.heed(&Status::permission_denied("of another kind"));
         assert!(!*other.left().borrow());
+        assert!(here.caller_or_leaver(gone.address(1, ()).metadata()).is_ok());
         gone.heed(&refusal);
         assert!(*gone.left().borrow());
         assert!(here.caller(other.address(1, ()).metadata()).is_ok());

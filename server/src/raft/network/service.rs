@@ -114,7 +114,7 @@ impl Replication for Service {
         &self,
         request: Request<TransferRequest>,
     ) -> Result<Response<TransferResponse>, Status> {
-        let caller = self.peers.caller(request.metadata())?;
+        let caller = self.peers.caller_or_leaver(request.metadata())?;
         let request = message::take_transfer_request(request.into_inner()).map_err(spoiled)?;
         own_vote(request.from_leader().leader_id.node_id, caller)?;
         let response =
