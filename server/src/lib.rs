@@ -14,6 +14,7 @@ pub mod logging;
 pub mod net;
 pub mod node;
 pub mod peers;
+mod planted;
 pub mod raft;
 pub mod restore;
 pub mod serve;

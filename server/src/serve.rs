@@ -180,6 +180,11 @@ async fn start(
         observer: wal::Observer::new(tell_of_log),
         ..WalOptions::default()
     };
+    #[cfg(feature = "planted")]
+    let disk = {
+        drop(disk);
+        crate::planted::disk()
+    };
     let wal = Wal::open(disk, &log_dir, log_options)?;
     if let Some(torn) = &wal.recovery().torn {
         tracing::info!(file = %torn.file.display(), offset = torn.offset, bytes = torn.bytes,
@@ -253,7 +258,11 @@ fn tell_of_store(event: StoreEvent) {
         }
         StoreEvent::ReclaimFailed(why) => tracing::warn!("could not give back disk space: {why}"),
         StoreEvent::Broken(fatal) => tracing::error!("the store is broken, this member stops: {fatal}"),
-        StoreEvent::Committed { .. } | StoreEvent::Synced { .. } => {}
+        #[cfg(feature = "planted")]
+        StoreEvent::Committed { .. } => crate::planted::dither(),
+        #[cfg(not(feature = "planted"))]
+        StoreEvent::Committed { .. } => {}
+        StoreEvent::Synced { .. } => {}
     }
 }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tenure_state::{
-    CreateError, Created, Delivery, Effect, Event, Fatal, HistoryRequest, Limits, Previous, Pull, Records,
-    Revision, StreamId, WatchId, WatchSpec, WatchStats, Watchers,
+    Change, CreateError, Created, Delivery, Effect, Event, Fatal, HistoryRequest, Limits, Previous, Pull,
+    Records, Revision, StreamId, WatchId, WatchSpec, WatchStats, Watchers,
 };
 use tokio::sync::Notify;
 
 use super::history;
+use crate::planted::{self, Bug};
 use crate::raft::View;
 
 #[derive(Clone)]
@@ -71,6 +72,10 @@ impl Watches {
         let hub = &mut *self.hub.lock();
         match effect {
             Effect::Changed(change) => {
+                let change = match planted::is(Bug::DropEvents) && change.revision.0 % 100 == 0 {
+                    true => Arc::new(Change { revision: change.revision, events: Box::default() }),
+                    false => change,
+                };
                 for stream in hub.watchers.publish(change) {
                     if let Some(waker) = hub.wakers.get(stream) {
                         waker.notify_one();

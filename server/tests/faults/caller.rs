@@ -36,7 +36,7 @@ impl Caller {
     /// Every second one stays with its member.
     pub fn new(number: usize, endpoints: Arc<Vec<String>>, recorder: Arc<Recorder>) -> Caller {
         let member = number / 2 % endpoints.len();
-        Caller { number, member, faithful: number % 2 == 0, endpoints, recorder, channel: None }
+        Caller { number, member, faithful: number.is_multiple_of(2), endpoints, recorder, channel: None }
     }
 
     /// What was answered for certain; None if nobody was reached or the outcome is unknown or a refusal.

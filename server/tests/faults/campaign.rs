@@ -21,6 +21,8 @@ use crate::load::{Load, open};
 
 /// For a cluster without faults to serve at every member again.
 const RECOVERY_BOUND: Duration = Duration::from_secs(60);
+/// Between two faults.
+const CALM: Duration = Duration::from_millis(700);
 /// For a single question to a living member.
 const ANSWER_BOUND: Duration = Duration::from_secs(5);
 /// For reading a member's whole history.
@@ -50,8 +52,8 @@ pub async fn run(plan: &Plan) -> Report {
     let recorder = Arc::new(Recorder::start());
     let mut findings = Vec::new();
     let mut report = Report { verdict: Verdict::default(), left_out: Vec::new(), done: 0 };
-    if let Err(finding) = all_serve(&cluster).await {
-        cluster.show_logs();
+    if let Err(finding) = all_serve(&mut cluster).await {
+        cluster.keep_logs(plan.seed);
         report.verdict.findings.push(finding);
         return report;
     }
@@ -63,13 +65,13 @@ pub async fn run(plan: &Plan) -> Report {
             report.left_out.push((*fault, why));
             continue;
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(CALM).await;
         let (began, before) = (Instant::now(), recorder.operations());
         let leader = leader(&endpoints).await.unwrap_or(0);
         let what = fault.inflict(&mut cluster, leader, plan.lasting, &mut chance).await;
         let lasted = began.elapsed();
         let fallen = cluster.revive();
-        let served = all_serve(&cluster).await;
+        let served = all_serve(&mut cluster).await;
         let recovered = began.elapsed() - lasted;
         report.done += 1;
         let asked = recorder.operations() - before;
@@ -85,16 +87,16 @@ pub async fn run(plan: &Plan) -> Report {
         }
     }
     load.stop().await;
-    report.verdict = judge(&cluster, &endpoints, &recorder, load, findings).await;
+    report.verdict = judge(&mut cluster, &endpoints, &recorder, load, findings).await;
     if !report.verdict.findings.is_empty() {
-        cluster.show_logs();
+        cluster.keep_logs(plan.seed);
     }
     report
 }
 
 /// Waits for the end of what the load left behind, then has everything judged.
 async fn judge(
-    cluster: &Cluster,
+    cluster: &mut Cluster,
     endpoints: &[String],
     recorder: &Recorder,
     load: Load,
@@ -192,14 +194,18 @@ async fn history(endpoint: &str, revision: i64) -> Option<Vec<Change>> {
 }
 
 /// Waits until every member answers a linearizable read; gives the highest revision.
-async fn all_serve(cluster: &Cluster) -> Result<i64, Finding> {
+async fn all_serve(cluster: &mut Cluster) -> Result<i64, Finding> {
     let deadline = Instant::now() + RECOVERY_BOUND;
     let mut highest = 0;
-    for (number, member) in cluster.members.iter().enumerate() {
+    for (number, member) in cluster.members.iter_mut().enumerate() {
         loop {
             if let Some(revision) = read(&member.endpoint).await {
                 highest = highest.max(revision);
                 break;
+            }
+            if !member.is_running() {
+                let what = format!("member {number} ended by itself, all faults being over");
+                return Err(Finding { law: Law::Recovery, what });
             }
             if Instant::now() > deadline {
                 let what =

@@ -68,13 +68,6 @@ impl Chronicle {
         self.changes.last().map_or(1, |(revision, _)| *revision)
     }
 
-    pub fn events(&self, revision: i64) -> &[Event] {
-        match self.changes.binary_search_by_key(&revision, |(revision, _)| *revision) {
-            Ok(place) => &self.changes[place].1,
-            Err(_) => &[],
-        }
-    }
-
     /// The pair as it was once `revision` had happened.
     pub fn at(&self, key: &[u8], revision: i64) -> Option<&KeyValue> {
         let versions = self.keys.get(key)?;

@@ -2,7 +2,6 @@
 //! started one by one. It knows how servers are run; it must not know what is asked of them, nor what any fault means.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,15 +9,13 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::harness::{Deadline, Launch};
 use crate::network::{Network, run};
 use crate::volume::Volume;
 
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
-/// How much of a member's log is shown when a run has failed.
-const LOG_SHOWN: usize = 3_000;
-
 /// What a cluster is made of.
 #[derive(Clone)]
 pub struct Design {
@@ -63,7 +60,10 @@ impl Cluster {
                     let address = network.address(number);
                     (format!("http://{address}:{CLIENT_PORT}"), format!("http://{address}:{PEER_PORT}"))
                 }
-                Err(_) => (loopback(), loopback()),
+                Err(_) => {
+                    let ports = Launch::alone(design.program.clone(), home.path());
+                    (ports.endpoint(), ports.peer_url())
+                }
             })
             .collect();
         let list: Vec<String> =
@@ -117,13 +117,14 @@ impl Cluster {
         dead
     }
 
-    /// The ends of all logs, for whoever looks for the cause.
-    pub fn show_logs(&self) {
+    /// Keeps all logs for whoever looks for the cause, and says where.
+    pub fn keep_logs(&self, seed: u64) {
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{seed}"));
+        let _ = std::fs::create_dir_all(&kept);
         for (number, member) in self.members.iter().enumerate() {
-            let log = std::fs::read(&member.log).unwrap_or_default();
-            let shown = &log[log.len().saturating_sub(LOG_SHOWN)..];
-            eprintln!("---- member {number} ----\n{}", String::from_utf8_lossy(shown));
+            let _ = std::fs::copy(&member.log, kept.join(format!("m{number}.log")));
         }
+        eprintln!("  the members' logs are kept in {}", kept.display());
     }
 }
 
@@ -143,6 +144,8 @@ impl Member {
         };
         command.args(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
         command.arg(&self.program).args(&self.arguments);
+        // No variable of the caller's changes what it does.
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
         self.child = Some(child.expect("ip and env are there"));
     }
@@ -167,7 +170,7 @@ impl Member {
     /// The polite way; the hard way after ten seconds. Whether it took the hint.
     pub fn stop(&mut self) -> bool {
         self.signal(Signal::TERM);
-        let deadline = crate::harness::Deadline::after(Duration::from_secs(10));
+        let deadline = Deadline::after(Duration::from_secs(10));
         while self.is_running() {
             if !deadline.pause() {
                 self.kill();
@@ -209,12 +212,6 @@ impl Drop for Member {
         self.resume();
         self.kill();
     }
-}
-
-/// An address on loopback that is free now.
-fn loopback() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    format!("http://{}", listener.local_addr().expect("a bound listener"))
 }
 
 fn arguments(

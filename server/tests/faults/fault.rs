@@ -236,6 +236,8 @@ async fn fill(cluster: &mut Cluster, victim: usize, lasting: Duration) -> String
     volume.fill();
     tokio::time::sleep(lasting).await;
     volume.free();
+    // What failed while the disk was full may be noticed, and end the member, a moment later.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let ended = if cluster.members[victim].is_running() { "it went on" } else { "it ended" };
     cluster.revive();
     format!("disk of {victim} full: {ended}")

@@ -84,6 +84,8 @@ pub enum Answer {
     Left(i64),
 }
 
+// Some of this is only read by whoever is shown a finding.
+#[allow(dead_code)]
 #[derive(Clone, Debug)]
 pub enum Outcome {
     Done(Header, Answer),
@@ -93,6 +95,7 @@ pub enum Outcome {
     Unknown(String),
 }
 
+#[allow(dead_code)]
 #[derive(Clone, Debug)]
 pub struct Operation {
     pub client: usize,
@@ -126,7 +129,6 @@ pub struct Delivery {
 #[derive(Clone, Debug)]
 pub struct Piece {
     pub member: usize,
-    pub asked: Moment,
     /// The revision from which it was to be told.
     pub from: i64,
     pub deliveries: Vec<Delivery>,

@@ -22,7 +22,7 @@ use crate::caller::{Caller, connect};
 use crate::history::{Action, Answer, Delivery, Moment, Piece, Recorder, SECOND, Watch};
 
 const WORKERS: usize = 8;
-const HOLDERS: usize = 6;
+const HOLDERS: usize = 12;
 const FOLLOWERS: usize = 4;
 /// Keys that workers meet on at a time, and how long that time is: so that each key's history stays short enough to be
 /// searched.
@@ -235,10 +235,9 @@ impl Follower {
         patience: Duration,
         hang_up: &AtomicBool,
     ) -> Option<Piece> {
-        let asked = self.recorder.now();
         let opened = timeout(patience, open(&self.endpoints[member], &watch.from, &watch.to, from)).await;
         let mut stream = opened.ok().flatten()?;
-        let mut piece = Piece { member, asked, from, deliveries: Vec::new() };
+        let mut piece = Piece { member, from, deliveries: Vec::new() };
         let end = tokio::time::Instant::now() + patience;
         while tokio::time::Instant::now() < end {
             let quiet = if hang_up.load(Ordering::Relaxed) { 300 } else { 1_500 };

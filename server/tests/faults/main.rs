@@ -16,6 +16,7 @@ mod harness;
 mod history;
 mod load;
 mod network;
+mod planted;
 mod volume;
 
 use std::time::Duration;
@@ -28,8 +29,12 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
+/// Two clusters at once would only measure each other.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_keeps_its_promises_through_faults() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let seed = harness::seed();
     let sizes = sizes();
     eprintln!("TENURE_SEED={seed} TENURE_MEMBERS={sizes:?}");
@@ -68,7 +73,7 @@ fn plan(members: usize, seed: u64) -> Plan {
     }
     let design =
         Design { program: Launch::program_under_test(), members, environment: Vec::new(), volumes: true };
-    let lasting = Duration::from_millis(if harness::long() { 6_000 } else { 4_000 });
+    let lasting = Duration::from_millis(if harness::long() { 6_000 } else { 3_000 });
     Plan { design, seed, faults, lasting }
 }
 

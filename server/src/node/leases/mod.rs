@@ -19,6 +19,7 @@ use super::forwarding::Elsewhere;
 use super::read_index::ReadIndex;
 use super::writer::Writer;
 use crate::ids::LeaseIds;
+use crate::planted::{self, Bug};
 use crate::raft::{Leadership, Mandate, Unavailable, View};
 
 /// How long to wait after the leader could not be asked, unless another is known before.
@@ -143,7 +144,9 @@ impl Leases {
     /// As the leader. None for each lease that has to wait for something.
     pub(super) async fn renew_here(&self, ids: &[LeaseId]) -> Result<Vec<Option<i64>>, Error> {
         let asked_at = self.counting.now();
-        self.confirm_here().await?;
+        if !planted::is(Bug::RenewUnproven) {
+            self.confirm_here().await?;
+        }
         self.counted().await?;
         let mut lessor = self.counting.lessor.lock();
         let now = self.counting.now();

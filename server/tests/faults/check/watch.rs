@@ -165,7 +165,7 @@ mod tests {
         let story = story();
         let mut deliveries = deliveries(&story);
         change(&mut deliveries);
-        verdict_of(vec![Piece { member: 0, asked: 0, from: 1, deliveries }])
+        verdict_of(vec![Piece { member: 0, from: 1, deliveries }])
     }
 
     fn verdict_of(pieces: Vec<Piece>) -> Vec<String> {
@@ -246,8 +246,8 @@ mod tests {
             let mut first = deliveries(&story());
             let second = first.split_off(2);
             vec![
-                Piece { member: 0, asked: 0, from: 1, deliveries: first },
-                Piece { member: 1, asked: 0, from, deliveries: second },
+                Piece { member: 0, from: 1, deliveries: first },
+                Piece { member: 1, from, deliveries: second },
             ]
         };
         assert_eq!(verdict_of(pieces(4)), Vec::<String>::new());
@@ -262,7 +262,7 @@ mod tests {
         let story = story();
         let mut deliveries = deliveries(&story);
         deliveries.pop();
-        let pieces = vec![Piece { member: 0, asked: 0, from: 1, deliveries }];
+        let pieces = vec![Piece { member: 0, from: 1, deliveries }];
         let watch = Watch { name: "all".into(), from: text("\0"), to: text("\0"), pieces };
         assert_eq!(left_out(&watch, &story.chronicle()), Some(5));
     }
