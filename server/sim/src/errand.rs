@@ -68,8 +68,13 @@ async fn ask_member(desk: &Desk, ask: Ask) -> Result<Told, Error> {
             Told::Granted { at: at.0, lease: lease.0, ttl_s }
         }
         Ask::Renew { lease } => {
-            let ttls = leases.renew(&[LeaseId(lease)]).await?;
-            Told::Renewed { ttl_s: ttls.first().copied().unwrap_or(-1) }
+            let asked = [LeaseId(lease)];
+            let known = leases.renew(&asked).await?.known.first().map(|(_, ttl_s)| *ttl_s);
+            let ttl_s = match known {
+                Some(ttl_s) => Some(ttl_s),
+                None => leases.renew_patiently(&asked).await?.first().copied(),
+            };
+            Told::Renewed { ttl_s: ttl_s.unwrap_or(-1) }
         }
         Ask::Revoke { lease } => Told::Revoked { at: leases.revoke(LeaseId(lease)).await?.0 },
         Ask::Left { lease } => {
