@@ -15,6 +15,7 @@ use tenure_state::{Effect, Fatal, Machine, Member, Place, Position, Records, Res
 use tokio::sync::{Notify, watch};
 
 use super::codec;
+use super::durable::Durable;
 use super::snapshot::{self, Data, Outgoing, SnapshotBuilder};
 use super::types::{
     Entry, LogId, Mandate, Membership, Proposal, Reply, StoredMembership, Ticket, TypeConfig,
@@ -55,6 +56,7 @@ pub struct StateMachine {
     /// Index of the last applied entry, told after its effects are out.
     told: watch::Sender<u64>,
     outgoing: Outgoing,
+    durable: Durable,
 }
 
 /// A snapshot is due after so many bytes of commands even if the entries are few: what the log holds beyond it is read
@@ -69,6 +71,7 @@ impl StateMachine {
         outlet: Arc<dyn Outlet>,
         record_bytes_max: usize,
         outgoing: Outgoing,
+        durable: Durable,
     ) -> io::Result<StateMachine> {
         let (applied, membership) = match view.store().applied() {
             Some(bytes) => {
@@ -86,6 +89,7 @@ impl StateMachine {
             unsaved_bytes: 0,
             heavy_log: Arc::new(Notify::new()),
             outgoing,
+            durable,
             member,
             mandate: applied.as_ref().map(mandate).unwrap_or_default(),
             told: watch::Sender::new(applied.map_or(0, |applied| applied.index)),
@@ -294,8 +298,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         let mut chunks = entries.ready_chunks(ENTRIES_AT_ONCE);
         while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.into_iter().collect::<io::Result<Vec<_>>>()?;
             self.view.store().room().await.map_err(io::Error::other)?;
-            self.apply_chunk(chunk.into_iter().collect::<io::Result<Vec<_>>>()?)?;
+            if let Some((last, _)) = chunk.last() {
+                self.durable.wait(last.log_id.index).await?;
+            }
+            self.apply_chunk(chunk)?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use tenure_disk::wal::Wal;
 use tokio::sync::oneshot;
 
 use super::codec;
+use super::durable::{Durable, Ledger};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Most bytes of entries that one message to a peer carries; at least one entry always goes.
@@ -18,11 +19,18 @@ const MESSAGE_BYTES_MAX: u64 = 2 << 20;
 #[derive(Clone)]
 pub struct Log {
     wal: Wal,
+    ledger: Ledger,
 }
 
 impl Log {
     pub fn new(wal: Wal) -> Log {
-        Log { wal }
+        let ledger = Ledger::new(wal.state().last.map_or(0, |id| id.index));
+        Log { wal, ledger }
+    }
+
+    /// How far entries are on this member's disk, and a way to wait for more.
+    pub fn durable(&self) -> Durable {
+        self.ledger.durable()
     }
 
     fn read(&self, range: std::ops::Range<u64>, bytes_max: u64) -> io::Result<Vec<Entry>> {
@@ -98,11 +106,19 @@ impl RaftLogStorage<TypeConfig> for Log {
     {
         let entries =
             entries.into_iter().map(|entry| (codec::disk_id(&entry.log_id), codec::entry_bytes(&entry)));
-        self.wal.append(entries.collect(), move |outcome| callback.io_completed(outcome));
+        let entries: Vec<_> = entries.collect();
+        let note = entries.last().map(|(last, _)| self.ledger.appended(last.index));
+        self.wal.append(entries, move |outcome| {
+            if let Some(note) = note {
+                note(outcome.is_ok());
+            }
+            callback.io_completed(outcome);
+        });
         Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.ledger.truncated(last.map_or(0, |id| id.index));
         self.wal.truncate_after(last.map(|id| id.index));
         Ok(())
     }

@@ -20,6 +20,7 @@
 
 mod apply;
 mod codec;
+mod durable;
 mod leadership;
 mod log;
 mod membership;
@@ -129,18 +130,20 @@ impl Consensus {
         check_agreement(&wal, &view)?;
         let outgoing = Outgoing::default();
         let taker = network::Taker { view: view.clone(), record_bytes_max: options.record_bytes_max };
-        let machine =
-            StateMachine::new(options.member, view, outlet, options.record_bytes_max, outgoing.clone());
+        let log = log::Log::new(wal);
+        let machine = StateMachine::new(
+            options.member,
+            view,
+            outlet,
+            options.record_bytes_max,
+            outgoing.clone(),
+            log.durable(),
+        );
         let machine = machine.map_err(StartError::new)?;
         let (heavy_log, applied) = (machine.heavy_log(), machine.told());
-        let raft = Raft::new(
-            options.member,
-            config,
-            network::Network::new(peers.clone(), outgoing),
-            log::Log::new(wal),
-            machine,
-        )
-        .await;
+        let raft =
+            Raft::new(options.member, config, network::Network::new(peers.clone(), outgoing), log, machine)
+                .await;
         let raft = raft.map_err(StartError::new)?;
         let election = Duration::from_millis(options.election_ms);
         let leadership = leadership::follow(raft.clone(), peers.clone(), election);
