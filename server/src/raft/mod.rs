@@ -290,24 +290,17 @@ impl Consensus {
     }
 }
 
-/// The log must reach from where the state stands to at least there: a gap before it, or the log of a sole voter that ends
-/// earlier than the state it led to, means that files are missing.
+/// The log must reach from where the state stands to at least there: a gap before it, or a log that ends earlier than the
+/// state it led to, means that files are missing.
 fn check_agreement(wal: &Wal, view: &View) -> Result<(), StartError> {
     let Some(bytes) = view.store().applied() else { return Ok(()) };
     let applied = tenure_proto::internal::Applied::decode(bytes).map_err(StartError::new)?;
     let installed = applied.installed;
-    let several_vote =
-        applied.membership.iter().flat_map(|all| &all.configs).any(|voters| voters.ids.len() > 1);
     let applied = applied.position.map_or(0, |position| position.index);
     let state = wal.state();
     let (first, last) = (state.last_purged.map_or(0, |id| id.index), state.last.map_or(0, |id| id.index));
     // The leader's snapshot takes the log's place in one step, and the log follows in another.
-    // Where several vote, what is committed is applied before the own log has it on disk. What a crash takes from the log
-    // then was never acknowledged by this member: the log goes on behind the state, which must be durable before that. A
-    // log that never voted is not this member's.
-    if last < applied && several_vote && wal.vote().is_some() {
-        view.store().sync().map_err(StartError::new)?;
-    } else if last < applied && !installed {
+    if last < applied && !installed {
         return Err(StartError(format!(
             "the Raft log ends at index {last}, but the state was applied up to {applied}: log files are missing; was \
              another --wal-dir given before? else restore a backup"
