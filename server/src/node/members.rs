@@ -201,7 +201,9 @@ impl Members {
                 decided => return decided,
             }
             // A pause either way; the next leader is asked as soon as it is known.
-            let _ = tokio::time::timeout(self.terms.patience / 4, leadership.changed()).await;
+            if let Ok(Err(_)) = tokio::time::timeout(self.terms.patience / 4, leadership.changed()).await {
+                return Err(Unavailable::Stopped.into());
+            }
         }
     }
 

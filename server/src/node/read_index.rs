@@ -184,8 +184,10 @@ impl ReadIndex {
         }
         if let Some(first) = parties.front() {
             let pause = PAUSE.min(Duration::from_millis(first.until - now));
-            // Without news there is the next try.
-            let _ = tokio::time::timeout(pause, self.leadership.changed()).await;
+            // Without news there is the next try; but nobody will tell any more when this member is stopping.
+            if let Ok(Err(_)) = tokio::time::timeout(pause, self.leadership.changed()).await {
+                tell(std::mem::take(parties), Err(Unavailable::Stopped));
+            }
         }
     }
 }

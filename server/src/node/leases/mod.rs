@@ -341,9 +341,12 @@ impl Attempts {
                     tracing::debug!(?unavailable, "no leader answered about leases");
                     return Err(Unavailable::TimedOut.into());
                 }
-                // Without news there is the next attempt.
-                let _ = tokio::time::timeout(PAUSE, self.leadership.changed()).await;
-                Ok(None)
+                match tokio::time::timeout(PAUSE, self.leadership.changed()).await {
+                    // Nobody would ever tell of another leader: this member is stopping.
+                    Ok(Err(_)) => Err(Unavailable::Stopped.into()),
+                    // Without news there is the next attempt.
+                    Ok(Ok(())) | Err(_) => Ok(None),
+                }
             }
             answer => answer.map(Some),
         }
