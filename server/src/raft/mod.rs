@@ -40,7 +40,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::raft::ClientWriteResult;
-use openraft::{ReadPolicy, SnapshotPolicy};
+use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
 use prost::Message;
 use tenure_disk::wal::Wal;
 use tenure_grpc::internal::replication_server::ReplicationServer;
@@ -148,7 +148,7 @@ impl Consensus {
         let election = Duration::from_millis(options.election_ms);
         let leadership = leadership::follow(raft.clone(), peers.clone(), election);
         let consensus = Consensus { raft, peers, taker, leadership, applied };
-        tokio::spawn(consensus.clone().keep_log_short(heavy_log));
+        tokio::spawn(keep_log_short(consensus.raft.clone(), heavy_log));
         Ok(consensus)
     }
 
@@ -227,10 +227,15 @@ impl Consensus {
         proposed.map_err(|_| Unavailable::Stopped)
     }
 
-    /// Index of the last entry of the log here, once whatever was proposed before this call is in it or refused.
-    pub async fn last_index(&self) -> Result<u64, Unavailable> {
-        let last = self.raft.with_raft_state(|state| state.log_ids.last().map_or(0, |id| id.index())).await;
-        last.map_err(|_| Unavailable::Stopped)
+    /// In which term this member leads, and the index of the last entry of its log, once whatever was proposed before this
+    /// call is in it or refused. Of a member that does not lead, such as one that did until it was killed, the log says nothing of
+    /// what others have of that term.
+    pub async fn led_until(&self) -> Result<(u64, u64), Unavailable> {
+        let led = self.raft.with_raft_state(|state| {
+            let leads = state.server_state == ServerState::Leader;
+            leads.then(|| (state.vote_ref().leader_id.term, state.log_ids.last().map_or(0, |id| id.index())))
+        });
+        led.await.map_err(|_| Unavailable::Stopped)?.ok_or(Unavailable::NoLeader)
     }
 
     /// Proof, gathered from a quorum after this call began, that this member leads. Gives the index up to which a member
@@ -243,16 +248,6 @@ impl Consensus {
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(Unavailable::NoLeader),
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
                 Err(Unavailable::LeaderChanged)
-            }
-        }
-    }
-
-    /// Has a snapshot taken whenever the log has become heavy, until consensus ends.
-    async fn keep_log_short(self, heavy_log: Arc<Notify>) {
-        loop {
-            heavy_log.notified().await;
-            if self.raft.trigger().snapshot().await.is_err() {
-                return;
             }
         }
     }
@@ -286,6 +281,16 @@ impl Consensus {
     pub async fn stop(&self) {
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "the consensus task did not end in good order");
+        }
+    }
+}
+
+/// Has a snapshot taken whenever the log has become heavy, until consensus ends. Holds nothing of the state: it may outlive it.
+async fn keep_log_short(raft: Raft, heavy_log: Arc<Notify>) {
+    loop {
+        heavy_log.notified().await;
+        if raft.trigger().snapshot().await.is_err() {
+            return;
         }
     }
 }

@@ -85,9 +85,9 @@ impl Sender {
         });
         let request = self.peers.address(mandate.member, batches);
         let mut refusals = ForwardingClient::new(channel).propose(request).await?.into_inner();
-        let begun = refusals.message().await?.and_then(|first| first.earlier_end);
-        let end =
-            begun.ok_or_else(|| Status::internal("the leader did not say where earlier proposals end"))?;
+        let begun = refusals.message().await?.filter(|first| first.term == mandate.term);
+        let end = begun.and_then(|first| first.earlier_end);
+        let end = end.ok_or_else(|| Status::unavailable("it leads in another term"))?;
         let refused = async {
             while let Some(RefusedProposals { refused, .. }) = refusals.message().await? {
                 if !self.refuse(refused, mandate) {
@@ -131,7 +131,10 @@ impl Sender {
     /// Proposes what gathered while nobody, or another member, led; until a proposal is refused.
     async fn propose(&self, mandate: Mandate) {
         let doubtful = self.tickets.sent_for(mandate);
-        let Ok(end) = self.consensus.last_index().await else { return };
+        let end = match self.consensus.led_until().await {
+            Ok((term, end)) if term == mandate.term => end,
+            Ok(_) | Err(_) => return,
+        };
         let (refuse, mut refused) = mpsc::channel(REFUSALS_MAX);
         let proposing = async {
             loop {

@@ -71,15 +71,15 @@ impl Forwarding for Service {
     ) -> Result<Response<Self::ProposeStream>, Status> {
         let from = self.caller(&request)?;
         let turn = self.turns.lock().entry(from).or_default().clone();
-        let (number, end) = {
+        let (number, (term, end)) = {
             let mut last = turn.lock().await;
             *last += 1;
-            (*last, self.parts.consensus.last_index().await.map_err(unanswered)?)
+            (*last, self.parts.consensus.led_until().await.map_err(unanswered)?)
         };
         let (refuse, refused) = mpsc::channel(REFUSALS_MAX);
         let (parts, batches) = (self.parts.clone(), request.into_inner());
         let proposing = Proposing { parts, from, turn, number, batches, refuse, refused };
-        let first = RefusedProposals { earlier_end: Some(end), ..RefusedProposals::default() };
+        let first = RefusedProposals { earlier_end: Some(end), term, ..RefusedProposals::default() };
         let refusals = stream::unfold(Some(proposing), |proposing| async move {
             let mut proposing = proposing?;
             match proposing.next().await {
