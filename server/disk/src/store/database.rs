@@ -17,6 +17,7 @@ use super::batch::Batch;
 use super::directory::{DatabaseDirectory, sync_directory};
 use super::engine::APPLIED;
 use super::{Observer, StoreEvent, StoreOptions};
+use crate::background;
 
 /// The library's least journal size.
 const JOURNAL_BYTES_MIN: u64 = 64 << 20;
@@ -52,11 +53,11 @@ pub(super) struct Database {
 impl Database {
     /// Opens the database at `path`, creating it if absent.
     pub fn open(path: &Path, options: &StoreOptions) -> fjall::Result<Database> {
-        let database = fjall::Database::builder(path)
+        let builder = fjall::Database::builder(path)
             .cache_size(options.cache_bytes)
             .max_journaling_size(options.journal_bytes_max.max(JOURNAL_BYTES_MIN))
-            .worker_threads(WORKERS)
-            .open()?;
+            .worker_threads(WORKERS);
+        let database = open_behind(builder)?;
         // A place that is asked for exists: filters on the last level, where most records lie, would never say no.
         // The library keeps these options from the database's first day on, so the size of a memtable is seen to here.
         let keyspace = || {
@@ -265,6 +266,15 @@ impl Database {
         }
         self.fatal.get().cloned().unwrap_or(fatal)
     }
+}
+
+/// Opens it on a thread that has stepped back, which the library's own threads inherit.
+fn open_behind(builder: fjall::DatabaseBuilder<fjall::Database>) -> fjall::Result<fjall::Database> {
+    let opening = thread::Builder::new().name("store-open".into()).spawn(move || {
+        background::step_back();
+        builder.open()
+    })?;
+    opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Both keyspaces as they were at one moment.

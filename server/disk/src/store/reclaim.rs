@@ -14,6 +14,7 @@ use super::StoreEvent;
 use super::database::Database;
 use super::engine::Engine;
 use super::shared::Shared;
+use crate::background;
 
 const POLL: Duration = Duration::from_millis(5);
 
@@ -29,6 +30,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     let engine = Arc::clone(&state.engine);
     let sharing = Arc::clone(shared);
     let reclaimer = thread::Builder::new().name("store-reclaim".into()).spawn(move || {
+        background::step_back();
         let started = Instant::now();
         let before = engine.size_on_disk();
         let outcome = match &*engine {

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 
 use super::segment::{self, Segment};
 use super::{Observer, WalEvent, WalOptions, Workers, sector};
+use crate::background;
 use crate::disk::Disk;
 
 /// The writer's side of the stock.
@@ -156,7 +157,7 @@ struct Keeper {
 }
 
 /// Zeros go out in pieces, each synced, so that a sync of the log never waits behind a whole segment.
-const ZEROS: usize = 1 << 20;
+const ZEROS: usize = 256 << 10;
 const ZEROS_PER_SYNC: u64 = 4 << 20;
 
 impl Keeper {
@@ -164,6 +165,7 @@ impl Keeper {
         let (jobs, todo) = channel();
         let (done, prepared) = channel();
         let work = move || {
+            background::step_back();
             for job in todo {
                 match job {
                     Job::Retire(segments) => self.retire(segments),
