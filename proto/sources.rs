@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 /// Folders under `proto/` whose files are compiled. `google/` is not among them: it is only imported.
-const FOLDERS: [&str; 2] = ["etcd", "internal"];
+const FOLDERS: [&str; 3] = ["etcd", "internal", "tenure/v1"];
 
 /// Compiles every file of the folders below `root`, which is `proto/`, and tells cargo to come back when one
 /// changes.

@@ -7,12 +7,13 @@ use std::error::Error;
 use std::path::Path;
 
 /// Packages and the modules of `tenure_proto` that hold their messages.
-const MESSAGES: [(&str, &str); 7] = [
+const MESSAGES: [(&str, &str); 8] = [
     (".authpb", "::tenure_proto::authpb"),
     (".etcdserverpb", "::tenure_proto::etcdserverpb"),
     (".grpc.health.v1", "::tenure_proto::health"),
     (".mvccpb", "::tenure_proto::mvccpb"),
     (".tenure.internal", "::tenure_proto::internal"),
+    (".tenure.v1", "::tenure_proto::tenure::v1"),
     (".v3electionpb", "::tenure_proto::v3electionpb"),
     (".v3lockpb", "::tenure_proto::v3lockpb"),
 ];

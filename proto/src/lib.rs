@@ -8,6 +8,7 @@
 //!               wire; each RPC carries its HTTP path as a `google.api.http` rule. One file per service;
 //!               header, kv and auth.proto are what they share, rpc.proto imports all of etcdserverpb;
 //!               health.proto is gRPC's own.
+//!   tenure/v1/  Tenure's own services. One file per service; guard.proto is what they share.
 //!   internal/   Tenure's log entries, snapshots and peer protocol. Ours to change.
 //!   google/api/ the least of the HTTP annotations that the above need.
 //!   sources.rs  which of these files are compiled; build.rs and grpc/build.rs generate from them, without
@@ -66,6 +67,11 @@ pub mod tenure {
     /// Log, snapshots and peers (`tenure.internal`).
     pub mod internal {
         generated!("tenure.internal");
+    }
+
+    /// Tenure's own services: sessions, locks, elections, registry (`tenure.v1`).
+    pub mod v1 {
+        generated!("tenure.v1");
     }
 }
 

@@ -27,10 +27,12 @@ const CRATES: &[(&str, &[&str])] = &[
     ("proto/grpc", &["tenure-proto", "tonic"]),
     ("server/state", &["tenure-proto"]),
     ("server/disk", &["tenure-state"]),
+    ("recipes", &["tenure-proto"]),
     (
         "server",
         &[
             "tenure-proto",
+            "tenure-recipes",
             "tenure-grpc",
             "tenure-state",
             "tenure-disk",
