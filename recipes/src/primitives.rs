@@ -31,6 +31,20 @@ pub trait Primitives: Clone + Send + Sync + 'static {
     /// The TTL it has again; None: there is no such lease.
     fn keep_alive(&self, lease: i64) -> impl Future<Output = Result<Option<i64>, Failure>> + Send;
 
+    /// The same for many at once, in their order: whoever has many, as heartbeats do, should not wait for each.
+    fn keep_alive_all(
+        &self,
+        leases: &[i64],
+    ) -> impl Future<Output = Result<Vec<Option<i64>>, Failure>> + Send {
+        async move {
+            let mut ttls = Vec::with_capacity(leases.len());
+            for lease in leases {
+                ttls.push(self.keep_alive(*lease).await?);
+            }
+            Ok(ttls)
+        }
+    }
+
     /// Removes a lease with all its keys in one revision. Whether there was such a lease.
     fn revoke(&self, lease: i64) -> impl Future<Output = Result<bool, Failure>> + Send;
 

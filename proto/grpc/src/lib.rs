@@ -41,3 +41,8 @@ services!(
     internal,
     "tenure.internal"
 );
+services!(
+    /// Tenure's own: sessions, locks, elections, the registry (`tenure.v1`).
+    tenure_v1,
+    "tenure.v1"
+);
