@@ -33,6 +33,7 @@ use tenure_disk::store::Snapshot as StoreSnapshot;
 use tenure_grpc::internal::replication_client::ReplicationClient;
 use tenure_proto::internal::SnapshotPiece;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
@@ -50,6 +51,8 @@ use pieces::Cutter;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// So many heartbeats in a row without an answer are worth a line in the log.
 const MISSED_MAX: u32 = 5;
+/// The longest rest between two pieces of a snapshot.
+const REST_MAX: Duration = Duration::from_millis(100);
 /// Pieces of a snapshot that are read ahead.
 const PIECES_MAX: usize = 2;
 /// How long a follower may take for one piece of a snapshot: its disk may be busy with the last one.
@@ -371,9 +374,11 @@ impl Connection {
     }
 }
 
-/// Reads piece by piece, as fast as the peer takes them.
+/// Reads piece by piece, and rests after each twice as long as it took: so on a machine that has much to do, a member that was
+/// away takes at most a third of what it could from those that serve.
 async fn feed(mut cutter: Cutter, pieces: mpsc::Sender<SnapshotPiece>) -> io::Result<()> {
     loop {
+        let began = Instant::now();
         let (read, piece) = simulation::blocking(move || {
             let piece = cutter.piece();
             (cutter, piece)
@@ -388,5 +393,6 @@ async fn feed(mut cutter: Cutter, pieces: mpsc::Sender<SnapshotPiece>) -> io::Re
             Ok(Err(_)) => return Ok(()),
             Err(_) => return Err(io::Error::other("it has stopped taking a snapshot's pieces")),
         }
+        tokio::time::sleep((began.elapsed() * 2).min(REST_MAX)).await;
     }
 }

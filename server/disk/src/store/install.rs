@@ -24,6 +24,7 @@ use super::database::Database;
 use super::engine::{APPLIED, Engine};
 use super::memory::Tables;
 use super::shared::{Home, Shared};
+use crate::background;
 
 /// Records travel to the thread in portions of this size; so many may wait.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -201,6 +202,7 @@ impl Filler {
         let thread = thread::Builder::new()
             .name("store-install".into())
             .spawn(move || {
+                background::step_back();
                 fill(Database::open(&database, &options).map_err(failed("create the database"))?, &receiver)
             })
             .map_err(|error| {
