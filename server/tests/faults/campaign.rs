@@ -7,8 +7,8 @@ use std::time::Duration;
 use prost::bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tenure_grpc::etcdserverpb::{kv_client::KvClient, maintenance_client::MaintenanceClient};
-use tenure_proto::etcdserverpb::{HashKvRequest, RangeRequest, StatusRequest, StatusResponse};
+use tenure_grpc::etcdserverpb::maintenance_client::MaintenanceClient;
+use tenure_proto::etcdserverpb::HashKvRequest;
 use tokio::time::{Instant, timeout};
 
 use crate::caller::connect;
@@ -18,13 +18,10 @@ use crate::cluster::{Cluster, Design};
 use crate::fault::Fault;
 use crate::history::Recorder;
 use crate::load::{Load, open};
+use crate::probe::{all_serve, leader};
 
-/// For a cluster without faults to serve at every member again.
-const RECOVERY_BOUND: Duration = Duration::from_secs(60);
 /// Between two faults.
 const CALM: Duration = Duration::from_millis(700);
-/// For a single question to a living member.
-const ANSWER_BOUND: Duration = Duration::from_secs(5);
 /// For reading a member's whole history.
 const HISTORY_BOUND: Duration = Duration::from_secs(60);
 
@@ -103,14 +100,15 @@ async fn judge(
     mut findings: Vec<Finding>,
 ) -> Verdict {
     let histories = match all_serve(cluster).await {
-        Ok(revision) => all_histories(endpoints, revision, &mut findings).await,
+        Ok(revision) => {
+            load.told_up_to(revision).await;
+            all_histories(endpoints, revision, &mut findings).await
+        }
         Err(finding) => {
             findings.push(finding);
             Vec::new()
         }
     };
-    // Time for the followers to be told the rest.
-    tokio::time::sleep(Duration::from_secs(2)).await;
     load.hang_up().await;
     let recording = recorder.take();
     let Some(history) = histories.into_iter().next() else {
@@ -191,64 +189,4 @@ async fn history(endpoint: &str, revision: i64) -> Option<Vec<Change>> {
         }
     }
     Some(changes)
-}
-
-/// Waits until every member answers a linearizable read; gives the highest revision.
-async fn all_serve(cluster: &mut Cluster) -> Result<i64, Finding> {
-    let deadline = Instant::now() + RECOVERY_BOUND;
-    let mut highest = 0;
-    for (number, member) in cluster.members.iter_mut().enumerate() {
-        loop {
-            if let Some(revision) = read(&member.endpoint).await {
-                highest = highest.max(revision);
-                break;
-            }
-            if !member.is_running() {
-                let what = format!("member {number} ended by itself, all faults being over");
-                return Err(Finding { law: Law::Recovery, what });
-            }
-            if Instant::now() > deadline {
-                let what =
-                    format!("member {number} did not serve within {RECOVERY_BOUND:?}, all faults being over");
-                return Err(Finding { law: Law::Recovery, what });
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-    Ok(highest)
-}
-
-async fn read(endpoint: &str) -> Option<i64> {
-    let mut client = KvClient::new(connect(endpoint).await?);
-    let request = RangeRequest { key: Bytes::from_static(b"nothing"), ..RangeRequest::default() };
-    let told = timeout(ANSWER_BOUND, client.range(request)).await;
-    Some(told.ok()?.ok()?.into_inner().header?.revision)
-}
-
-async fn status(endpoint: &str) -> Option<StatusResponse> {
-    let mut client = MaintenanceClient::new(connect(endpoint).await?);
-    let told = timeout(ANSWER_BOUND, client.status(StatusRequest {})).await;
-    Some(told.ok()?.ok()?.into_inner())
-}
-
-/// The number of the member that leads, as most lately known.
-async fn leader(endpoints: &[String]) -> Option<usize> {
-    let deadline = Instant::now() + RECOVERY_BOUND;
-    while Instant::now() < deadline {
-        let mut told = Vec::new();
-        for endpoint in endpoints {
-            told.push(status(endpoint).await);
-        }
-        let newest = told.iter().flatten().max_by_key(|status| status.raft_term);
-        let leader = newest.map_or(0, |status| status.leader);
-        let is_leader = |status: &Option<StatusResponse>| {
-            let header = status.as_ref().and_then(|status| status.header.as_ref());
-            header.is_some_and(|header| header.member_id == leader && leader != 0)
-        };
-        if let Some(number) = told.iter().position(is_leader) {
-            return Some(number);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    None
 }

@@ -45,6 +45,8 @@ pub struct Member {
     space: Option<String>,
     clock: PathBuf,
     log: PathBuf,
+    /// Until it is started again: whether it has a reason to end by itself.
+    pub may_end: bool,
     child: Option<Child>,
 }
 
@@ -93,6 +95,7 @@ impl Cluster {
                 space: network.as_ref().ok().map(|network| network.space(number)),
                 clock,
                 log: own.join("log"),
+                may_end: false,
                 child: None,
             });
         }
@@ -148,6 +151,7 @@ impl Member {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
         self.child = Some(child.expect("ip and env are there"));
+        self.may_end = false;
     }
 
     pub fn is_running(&mut self) -> bool {

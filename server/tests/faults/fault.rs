@@ -9,6 +9,7 @@ use rand::seq::SliceRandom;
 
 use crate::cluster::Cluster;
 use crate::network::{Network, Way};
+use crate::probe::comes_back;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -236,10 +237,9 @@ async fn fill(cluster: &mut Cluster, victim: usize, lasting: Duration) -> String
     volume.fill();
     tokio::time::sleep(lasting).await;
     volume.free();
-    // What failed while the disk was full may be noticed, and end the member, a moment later.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let ended = if cluster.members[victim].is_running() { "it went on" } else { "it ended" };
-    cluster.revive();
+    // What failed while the disk was full may end it now, or when it notices.
+    cluster.members[victim].may_end = true;
+    let ended = if cluster.members[victim].is_running() { "it runs still" } else { "it ended" };
     format!("disk of {victim} full: {ended}")
 }
 
@@ -255,8 +255,8 @@ async fn rolling(cluster: &mut Cluster) -> String {
     for number in 0..cluster.members.len() {
         polite += usize::from(cluster.members[number].stop());
         cluster.members[number].begin();
-        // Time to come back: whoever restarts the next one sees to that.
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        // If it does not, whoever asks all of them will find that.
+        comes_back(&mut cluster.members[number]).await;
     }
     format!("restarted one by one, {polite} of {} politely", cluster.members.len())
 }

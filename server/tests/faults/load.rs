@@ -2,7 +2,7 @@
 //! and followers that watch, now here, now there. All of them write down what they were told and judge nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use prost::bytes::Bytes;
@@ -35,6 +35,9 @@ const TTLS_S: std::ops::Range<i64> = 2..5;
 /// How long a holder waits to see its lease gone. A cluster without a leader removes nothing.
 const REMOVAL_BOUND: Duration = Duration::from_secs(60);
 
+/// How long followers may lag behind a cluster without faults.
+const TOLD_BOUND: Duration = Duration::from_secs(20);
+
 /// All clients at work.
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -42,6 +45,8 @@ pub struct Load {
     hang_up: Arc<AtomicBool>,
     clients: JoinSet<()>,
     followers: JoinSet<()>,
+    /// For each follower, the last revision it was told of.
+    told: Vec<Arc<AtomicI64>>,
 }
 
 impl Load {
@@ -51,6 +56,7 @@ impl Load {
             hang_up: Arc::default(),
             clients: JoinSet::new(),
             followers: JoinSet::new(),
+            told: (0..FOLLOWERS).map(|_| Arc::default()).collect(),
         };
         for number in 0..WORKERS + HOLDERS {
             let caller = Caller::new(number, endpoints.clone(), recorder.clone());
@@ -68,6 +74,7 @@ impl Load {
                 number,
                 endpoints: endpoints.clone(),
                 recorder: recorder.clone(),
+                told: load.told[number].clone(),
                 chance: StdRng::seed_from_u64(seed ^ 0xf0 ^ number as u64),
             };
             load.followers.spawn(follower.follow(load.hang_up.clone()));
@@ -81,6 +88,20 @@ impl Load {
         while let Some(ended) = self.clients.join_next().await {
             ended.expect("a client cannot panic");
         }
+    }
+
+    /// Waits until those who follow everything have been told of this revision; what they never are told of shows as a gap.
+    pub async fn told_up_to(&self, revision: i64) {
+        let lag = || {
+            let mut whole = self.told.iter().enumerate().filter(|(number, _)| follows_everything(*number));
+            whole.any(|(_, told)| told.load(Ordering::Relaxed) < revision)
+        };
+        let told = async {
+            while lag() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let _ = timeout(TOLD_BOUND, told).await;
     }
 
     pub async fn hang_up(mut self) {
@@ -198,12 +219,17 @@ struct Follower {
     number: usize,
     endpoints: Arc<Vec<String>>,
     recorder: Arc<Recorder>,
+    told: Arc<AtomicI64>,
     chance: StdRng,
+}
+
+fn follows_everything(number: usize) -> bool {
+    number.is_multiple_of(2)
 }
 
 impl Follower {
     async fn follow(mut self, hang_up: Arc<AtomicBool>) {
-        let (from, to) = if self.number.is_multiple_of(2) { ("\0", "\0") } else { ("w/", "w0") };
+        let (from, to) = if follows_everything(self.number) { ("\0", "\0") } else { ("w/", "w0") };
         let mut watch = Watch {
             name: format!("watch {}", self.number),
             from: Bytes::from_static(from.as_bytes()),
@@ -248,6 +274,7 @@ impl Follower {
                 break;
             }
             let (header, events) = (response.header.into(), response.events);
+            self.told.fetch_max(events.last().map_or(0, revision), Ordering::Relaxed);
             piece.deliveries.push(Delivery { at: self.recorder.now(), header, events });
         }
         Some(piece)

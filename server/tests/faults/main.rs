@@ -17,6 +17,7 @@ mod history;
 mod load;
 mod network;
 mod planted;
+mod probe;
 mod volume;
 
 use std::time::Duration;
