@@ -49,10 +49,6 @@ pub fn refused(refusal: &Refusal) -> Status {
             Code::FailedPrecondition,
             "tenure: the guard does not hold: the grant it speaks of has ended; acquire again before writing",
         ),
-        Refusal::WatchRangeEmpty => (Code::InvalidArgument, "mvcc: watcher range is empty"),
-        Refusal::WatchIdDuplicate => {
-            (Code::InvalidArgument, "mvcc: duplicate watch ID provided on the WatchStream")
-        }
         Refusal::UnknownCommand => (
             Code::Unimplemented,
             "tenure: this member does not know the command; upgrade it to the version of the others",

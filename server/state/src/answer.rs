@@ -23,8 +23,6 @@ pub enum Refusal {
     MemberNotFound,
     /// A guard that came with the request does not hold: the caller's grant has ended.
     GuardFailed,
-    WatchRangeEmpty,
-    WatchIdDuplicate,
     /// The log holds a command that this version does not know.
     UnknownCommand,
 }

@@ -128,8 +128,6 @@ fn text(refusal: Refusal) -> String {
         Refusal::NoSpace => "mvcc: database space exceeded",
         Refusal::Corrupt => "corrupt cluster",
         Refusal::MemberNotFound => "member not found",
-        // Watchers refuse with words of their own.
-        Refusal::WatchRangeEmpty | Refusal::WatchIdDuplicate => return format!("{refusal:?}"),
         // Ours alone: etcd has no such thing to say.
         Refusal::GuardFailed | Refusal::UnknownCommand => return format!("{refusal:?}"),
     };
