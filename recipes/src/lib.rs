@@ -5,8 +5,14 @@
 //! [`Primitives`]. It starts no task, sets no timer, asks no clock and opens no connection; what takes time is a lease, and who
 //! wants to wait for less says so to whoever calls.
 
+pub mod check;
+pub mod etcd;
+pub mod guard;
 pub mod key;
 pub mod primitives;
+pub mod refusal;
+pub mod session;
 
 pub use key::Root;
 pub use primitives::{Change, Changes, Failure, Primitives, TimeLeft};
+pub use refusal::{Error, Reason, Refusal};
