@@ -3,10 +3,15 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt, stream};
+use tenure_proto::etcdserverpb::Compare;
+use tenure_recipes::guard;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::header::Headers;
+use super::reason;
+
+const GUARD: &str = "tenure-guard";
 
 /// Holds the caller to what its metadata demands: that this member knows a leader (`hasleader`), and that the name of
 /// its API version can be read at all. A member that only learns admits nobody.
@@ -55,6 +60,21 @@ pub fn while_led<T: Send + 'static>(
 
 fn no_leader() -> Status {
     Status::new(Code::Unavailable, "etcdserver: no leader")
+}
+
+/// The guards that came with a request in the metadata `tenure-guard`: all must hold, or nothing of it is done.
+pub fn guards(metadata: &MetadataMap) -> Result<Vec<Compare>, Status> {
+    let mut guards = Vec::new();
+    for value in metadata.get_all(GUARD) {
+        let text =
+            value.to_str().map_err(|_| reason::invalid("tenure: the metadata tenure-guard is no text"))?;
+        let parsed = guard::parse(text).map_err(|error| reason::invalid(format!("tenure: {error}")))?;
+        guards.extend(parsed);
+        if guards.len() > guard::GUARDS_MAX {
+            return Err(reason::invalid("tenure: more than 64 guards came with one request"));
+        }
+    }
+    Ok(guards)
 }
 
 pub fn requires_leader(metadata: &MetadataMap) -> bool {

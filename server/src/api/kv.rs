@@ -12,7 +12,7 @@ use tenure_state::{Response as Outcome, Revision, check, txn};
 use tonic::{Code, Request, Response, Status};
 
 use super::header::Headers;
-use super::{caller, status};
+use super::{caller, reserved, status};
 use crate::node::{Quota, Reader, Sweeper, Writer};
 
 pub struct KvService {
@@ -25,8 +25,9 @@ pub struct KvService {
 }
 
 impl KvService {
-    async fn write(&self, wish: Wish) -> Result<(Outcome, ResponseHeader), Status> {
-        let command = Command { author: Some(Author::default()), wish: Some(wish), ..Command::default() };
+    /// What the guards demand is decided where the write is: in its place in the log.
+    async fn write(&self, wish: Wish, guards: Vec<Compare>) -> Result<(Outcome, ResponseHeader), Status> {
+        let command = Command { author: Some(Author::default()), guards, wish: Some(wish) };
         let written = self.writer.write(command).await.map_err(status::of)?;
         Ok((written.response, self.headers.at(written.revision)))
     }
@@ -55,10 +56,12 @@ impl Kv for KvService {
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         caller::admit(request.metadata(), &self.headers)?;
+        let guards = caller::guards(request.metadata())?;
         let request = request.into_inner();
         check::put(&request).map_err(|refusal| status::refused(&refusal))?;
+        reserved::check(&request.key)?;
         self.quota.admit(request.key.len() + request.value.len()).await.map_err(status::of)?;
-        match self.write(Wish::Put(request)).await? {
+        match self.write(Wish::Put(request), guards).await? {
             (Outcome::Put(response), header) => {
                 Ok(Response::new(PutResponse { header: Some(header), ..response }))
             }
@@ -71,10 +74,19 @@ impl Kv for KvService {
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         caller::admit(request.metadata(), &self.headers)?;
+        let guards = caller::guards(request.metadata())?;
         let request = request.into_inner();
         check::delete_range(&request).map_err(|refusal| status::refused(&refusal))?;
-        match self.write(Wish::DeleteRange(request)).await? {
+        let wish = match reserved::remainder(&request)? {
+            None => Wish::DeleteRange(request),
+            Some(parts) => Wish::Txn(reserved::all(parts)),
+        };
+        match self.write(wish, guards).await? {
             (Outcome::DeleteRange(response), header) => {
+                Ok(Response::new(DeleteRangeResponse { header: Some(header), ..response }))
+            }
+            (Outcome::Txn(parts), header) => {
+                let response = reserved::sum(parts.responses);
                 Ok(Response::new(DeleteRangeResponse { header: Some(header), ..response }))
             }
             (other, _) => Err(mismatched(&other)),
@@ -83,16 +95,24 @@ impl Kv for KvService {
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         caller::admit(request.metadata(), &self.headers)?;
+        let guards = caller::guards(request.metadata())?;
         let request = request.into_inner();
         check::txn(&request, self.txn_operations_max).map_err(|refusal| status::refused(&refusal))?;
-        if txn::is_read_only(&request) {
+        if txn::is_read_only(&request) && guards.is_empty() {
             let (mut response, revision) = self.reader.txn(&request).await.map_err(status::of)?;
             response.header = self.header(revision);
             return Ok(Response::new(response));
         }
         self.quota.admit(txn::put_bytes(&request)).await.map_err(status::of)?;
-        match self.write(Wish::Txn(request)).await? {
-            (Outcome::Txn(response), header) => {
+        let (wish, asked) = match reserved::spare(&request)? {
+            None => (request, None),
+            Some(spared) => (spared, Some(request)),
+        };
+        match self.write(Wish::Txn(wish), guards).await? {
+            (Outcome::Txn(mut response), header) => {
+                if let Some(asked) = asked {
+                    reserved::mend(&asked, &mut response);
+                }
                 Ok(Response::new(TxnResponse { header: Some(header), ..response }))
             }
             (other, _) => Err(mismatched(&other)),
@@ -106,7 +126,7 @@ impl Kv for KvService {
         caller::admit(request.metadata(), &self.headers)?;
         let request = request.into_inner();
         let (revision, physical) = (Revision(request.revision), request.physical);
-        let (_, header) = self.write(Wish::Compact(request)).await?;
+        let (_, header) = self.write(Wish::Compact(request), Vec::new()).await?;
         if physical {
             self.sweeper.swept(revision).await.map_err(status::of)?;
         }

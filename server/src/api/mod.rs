@@ -9,7 +9,13 @@ mod health;
 mod kv;
 mod lease;
 mod maintenance;
+mod reason;
+mod reserved;
+mod sessions;
 mod status;
+mod v3election;
+mod v3lock;
+mod waiting;
 mod watch;
 mod wording;
 
@@ -20,6 +26,9 @@ use tenure_grpc::etcdserverpb::lease_server::LeaseServer;
 use tenure_grpc::etcdserverpb::maintenance_server::MaintenanceServer;
 use tenure_grpc::etcdserverpb::watch_server::WatchServer;
 use tenure_grpc::health::health_server::HealthServer;
+use tenure_grpc::tenure_v1::sessions_server::SessionsServer;
+use tenure_grpc::v3electionpb::election_server::ElectionServer;
+use tenure_grpc::v3lockpb::lock_server::LockServer;
 use tokio::sync::watch::Receiver;
 use tonic::service::Routes;
 
@@ -94,6 +103,10 @@ pub fn routes(
         whole_reads: std::sync::Arc::new(tokio::sync::Semaphore::new(WHOLE_READS_MAX)),
     };
     let watch = watch::WatchService { headers: headers.clone(), watches: node.watches.clone() };
+    let sessions =
+        sessions::SessionService { headers: headers.clone(), here: node.here(), stopping: stopping.clone() };
+    let v3lock = v3lock::LockService { headers: headers.clone(), here: node.here() };
+    let v3election = v3election::ElectionService { headers: headers.clone(), here: node.here() };
     let auth = auth::AuthService { headers, view: node.view.clone() };
     macro_rules! sized {
         ($server:ident, $service:expr) => {
@@ -108,5 +121,8 @@ pub fn routes(
         .add_service(sized!(ClusterServer, cluster))
         .add_service(sized!(MaintenanceServer, maintenance))
         .add_service(sized!(AuthServer, auth))
+        .add_service(sized!(LockServer, v3lock))
+        .add_service(sized!(ElectionServer, v3election))
+        .add_service(sized!(SessionsServer, sessions))
         .add_service(HealthServer::new(health::HealthService))
 }

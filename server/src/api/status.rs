@@ -1,9 +1,11 @@
 //! The one place that turns an error into a gRPC code and etcd's exact text: clients compare the text, letter by letter.
 
+use tenure_recipes::Failure;
 use tenure_state::Refusal;
 use tonic::{Code, Status};
 
-use crate::node::{Error, Refused};
+use super::reason;
+use crate::node::{Error, Refused, Trouble};
 use crate::raft::Unavailable;
 
 pub fn of(error: Error) -> Status {
@@ -21,6 +23,31 @@ pub fn of(error: Error) -> Status {
             tracing::error!(%fatal, "a request met a failure of this member");
             Status::new(Code::Unavailable, "etcdserver: server stopped")
         }
+    }
+}
+
+/// What etcd's Lock and Election services say: code 2 whatever it is, with the text of the error, except that trouble of the cluster's
+/// own is `Unavailable` here, so that clients ask again instead of giving up what they hold.
+pub fn of_recipe(failure: Failure) -> Status {
+    match failure {
+        Failure::Unavailable(text) | Failure::Unknown(text) => {
+            let text = match Trouble::told_by(&text) {
+                Some(Trouble::NoLeader) => "etcdserver: no leader",
+                Some(Trouble::LeaderChanged) => "etcdserver: leader changed",
+                Some(Trouble::NoQuorum) => "etcdserver: request timed out",
+                Some(Trouble::Overloaded) => "etcdserver: too many requests",
+                Some(Trouble::Stopping) => "etcdserver: server stopped",
+                None => &text,
+            };
+            Status::new(Code::Unavailable, text)
+        }
+        Failure::LeaseUnknown => Status::unknown("etcdserver: requested lease not found"),
+        Failure::LeaseExists => Status::unknown("etcdserver: lease already exists"),
+        Failure::Exhausted(_) => Status::unknown("etcdserver: mvcc: database space exceeded"),
+        Failure::Compacted { .. } => {
+            Status::unknown("etcdserver: mvcc: required revision has been compacted")
+        }
+        Failure::Forbidden(text) | Failure::Invalid(text) => Status::unknown(text),
     }
 }
 
@@ -45,10 +72,7 @@ pub fn refused(refusal: &Refusal) -> Status {
         Refusal::NoSpace => (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
         Refusal::Corrupt => (Code::DataLoss, "etcdserver: corrupt cluster"),
         Refusal::MemberNotFound => (Code::NotFound, "etcdserver: member not found"),
-        Refusal::GuardFailed => (
-            Code::FailedPrecondition,
-            "tenure: the guard does not hold: the grant it speaks of has ended; acquire again before writing",
-        ),
+        Refusal::GuardFailed => return reason::stale_guard(),
         Refusal::UnknownCommand => (
             Code::Unimplemented,
             "tenure: this member does not know the command; upgrade it to the version of the others",

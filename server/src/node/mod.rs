@@ -1,5 +1,5 @@
 //! The running replica: every task of this member lives here. What the api may use of it are handles: [`Writer`],
-//! [`Reader`], [`Leases`], [`Watches`], [`Sweeper`], [`Quota`], [`Members`].
+//! [`Reader`], [`Leases`], [`Watches`], [`Sweeper`], [`Quota`], [`Members`], and for recipes [`Here`].
 //!
 //! | task            | owns                     | input                          | output                    | bound           | when full          |
 //! |-----------------|--------------------------|--------------------------------|---------------------------|-----------------|--------------------|
@@ -13,6 +13,7 @@
 //! | watch progress  |                          | the clock                      | progress of idle watchers |                 |                    |
 //! | audit           | up to where members agree | the clock, members' sums      | the CORRUPT alarm         | one at a time   | the next interval  |
 //! | publisher       |                          | leadership                     | this member's addresses   | once            | tries again        |
+//! | steward         | what is due by name      | changes of recipes' keys       | recipes' transitions      | a name once     | waits its turn     |
 //! | promotion       |                          | leadership, the clock          | votes for new members     | one at a time   | waits its turn     |
 //! | standing        |                          | the clock                      | that this member was removed | one call a member |              |
 
@@ -24,9 +25,11 @@ pub mod hash;
 mod history;
 mod leases;
 mod members;
+mod primitives;
 mod quota;
 mod read_index;
 mod reader;
+pub mod steward;
 mod sweeper;
 mod watches;
 mod writer;
@@ -46,6 +49,7 @@ pub use compactor::Retention;
 pub use error::Error;
 pub use leases::{Leases, Renewed, TimeToLive};
 pub use members::{Members, Refused, Rules};
+pub use primitives::{Following as Watched, Here, Trouble};
 pub use quota::Quota;
 pub use read_index::ReadIndex;
 pub use reader::Reader;
@@ -61,6 +65,7 @@ use audit::Audit;
 use compactor::Compactor;
 use forwarding::{Elsewhere, ReadIndexes, Tickets};
 use leases::Counting;
+use steward::{Recipes, Steward};
 
 /// What a node is to be.
 pub struct Settings {
@@ -102,6 +107,9 @@ const FORWARDED_BYTES_MAX: usize = 1 << 20;
 const READY_LOOK: Duration = Duration::from_millis(5);
 /// Between two attempts to publish this member's addresses.
 const PUBLISH_RETRY: Duration = Duration::from_millis(200);
+
+/// What is seen to when keys below `/_tenure/` go.
+const RECIPES: Recipes = &[];
 
 /// A member at work.
 pub struct Node {
@@ -233,6 +241,9 @@ impl Node {
 
     /// Starts the tasks that need nothing but what the node is made of.
     fn work(&mut self, settings: Settings) {
+        let steward =
+            Steward { here: self.here(), leadership: self.consensus.leadership(), recipes: RECIPES };
+        self.tasks.spawn(steward.run());
         let Node { consensus, view, writer, leases, watches, quota, members, peers, tasks, .. } = self;
         let election_ms = settings.election.as_millis() as u64;
         tasks.spawn(leases::count(leases.clone(), consensus.clone(), election_ms));
@@ -267,6 +278,20 @@ impl Node {
             .add_service(forwarding.server(self.writer.request_bytes_max() + FORWARDED_BYTES_MAX))
             .add_service(members::reconfiguration(self.members.clone()))
             .add_service(members::joining(self.members.clone()))
+    }
+
+    /// This member as recipes see it.
+    pub fn here(&self) -> Here {
+        Here {
+            view: self.view.clone(),
+            reader: self.reader.clone(),
+            writer: self.writer.clone(),
+            leases: self.leases.clone(),
+            watches: self.watches.clone(),
+            quota: self.quota.clone(),
+            leadership: self.consensus.leadership(),
+            clock: self.clock.clone(),
+        }
     }
 
     /// Waits until this member serves: somebody leads, all that was acknowledged before is applied here, so that what

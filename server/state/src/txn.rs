@@ -37,10 +37,12 @@ pub fn put_bytes(txn: &TxnRequest) -> usize {
     bytes.sum()
 }
 
-/// Whether a read-only txn asks for nothing newer than this member has.
+/// Whether a read-only txn asks for nothing newer than this member has. One that only compares does not say so, and asks for
+/// the newest: etcd would answer it from whatever the member has, and its caller may hold a guard against it.
 pub fn is_serializable(txn: &TxnRequest) -> bool {
-    let mut ops = txn.success.iter().chain(&txn.failure);
-    ops.all(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable))
+    let mut ops = txn.success.iter().chain(&txn.failure).peekable();
+    ops.peek().is_some()
+        && ops.all(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable))
 }
 
 /// Runs a txn that [`is_read_only`] against the state as it is.

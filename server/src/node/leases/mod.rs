@@ -91,6 +91,11 @@ impl Leases {
         Ok((LeaseId(id), ttl, written.revision))
     }
 
+    /// An id that no lease has, nor ever had.
+    pub fn unused(&self) -> LeaseId {
+        self.ids.next()
+    }
+
     pub async fn revoke(&self, id: LeaseId) -> Result<Revision, Error> {
         let written = self.writer.write(command(Wish::LeaseRevoke(LeaseRevoke { id: id.0 }))).await?;
         Ok(written.revision)
