@@ -52,7 +52,7 @@ impl Root {
 }
 
 /// The first key that does not begin with `prefix`; `\0`, which stands for "to the end", if there is none.
-fn end_of_prefix(mut prefix: Vec<u8>) -> Vec<u8> {
+pub(crate) fn end_of_prefix(mut prefix: Vec<u8>) -> Vec<u8> {
     while let Some(last) = prefix.pop() {
         if last < 0xff {
             prefix.push(last + 1);

@@ -9,6 +9,7 @@ pub mod check;
 pub mod etcd;
 pub mod guard;
 pub mod key;
+pub mod lock;
 pub mod primitives;
 pub mod refusal;
 pub mod session;
