@@ -8,6 +8,5 @@ mod exhaustive;
 mod failures;
 mod ground;
 mod looking;
-mod model;
 #[path = "../support/mod.rs"]
 mod support;

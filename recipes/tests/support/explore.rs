@@ -2,18 +2,22 @@
 //! moment between. A state that was seen before, by what is stored and by all that each client was told, is not looked at again, since
 //! whatever follows from it is the same.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use prost::Message;
+use tenure_proto::etcdserverpb::request_op::Request;
 use tenure_proto::etcdserverpb::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
 use tenure_recipes::{Change, Changes, Failure, Primitives, TimeLeft};
 
 use super::store::{Store, Watching};
 use super::tasks::Tasks;
+
+/// No path of a few clients is longer.
+const STEPS_MAX: usize = 200;
 
 /// What may happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +39,8 @@ pub struct Scene {
     pub mortal: Vec<i64>,
     /// How many of them may.
     pub deaths_max: usize,
+    /// Reads that follow each other are one step. There are far fewer paths then, and none on which somebody changes what is half read.
+    pub whole_looks: bool,
     deaths: usize,
     running: BTreeMap<usize, Box<dyn Fn() -> bool>>,
 }
@@ -45,6 +51,8 @@ struct Gates {
     let_through: Option<usize>,
     /// All that a client was told, as one number.
     told: BTreeMap<usize, u64>,
+    /// Those whose last call was a read.
+    reading: BTreeSet<usize>,
 }
 
 /// The store as one client sees it.
@@ -53,6 +61,7 @@ pub struct Gated {
     store: Store,
     gates: Arc<Mutex<Gates>>,
     client: usize,
+    whole_looks: bool,
 }
 
 pub struct GatedWatching {
@@ -76,7 +85,12 @@ impl Scene {
     ) {
         let client = self.clients;
         self.clients += 1;
-        let gated = Gated { store: self.store.clone(), gates: self.gates.clone(), client };
+        let gated = Gated {
+            store: self.store.clone(),
+            gates: self.gates.clone(),
+            client,
+            whole_looks: self.whole_looks,
+        };
         let started = self.tasks.start(act(gated));
         if important {
             self.running.insert(client, Box::new(move || started.is_done()));
@@ -151,6 +165,7 @@ pub fn explore(
             scene.follow(*choice, &on_death);
         }
         loop {
+            assert!(path.len() < STEPS_MAX, "this goes on for ever: {path:?}");
             check(&scene, false, &path);
             if !seen.insert(scene.fingerprint()) {
                 break;
@@ -179,7 +194,15 @@ pub fn explore(
 
 impl Gated {
     /// Waits to be let through.
-    async fn pass(&self) {
+    async fn pass(&self, reads: bool) {
+        {
+            let reading = &mut self.gates.lock().unwrap().reading;
+            if !reads {
+                reading.remove(&self.client);
+            } else if !reading.insert(self.client) && self.whole_looks {
+                return;
+            }
+        }
         poll_fn(|context| {
             let mut gates = self.gates.lock().unwrap();
             if gates.let_through == Some(self.client) {
@@ -216,12 +239,15 @@ impl Primitives for Gated {
     type Changes = GatedWatching;
 
     async fn txn(&self, txn: TxnRequest) -> Result<TxnResponse, Failure> {
-        self.pass().await;
+        let reads = txn.success.iter().chain(&txn.failure);
+        let reads =
+            reads.map(|operation| &operation.request).all(|it| matches!(it, Some(Request::RequestRange(_))));
+        self.pass(reads).await;
         self.tell(self.store.txn(txn).await)
     }
 
     async fn range(&self, range: RangeRequest) -> Result<RangeResponse, Failure> {
-        self.pass().await;
+        self.pass(true).await;
         self.tell(self.store.range(range).await)
     }
 
@@ -231,22 +257,22 @@ impl Primitives for Gated {
     }
 
     async fn grant(&self, lease: i64, ttl_s: i64) -> Result<i64, Failure> {
-        self.pass().await;
+        self.pass(false).await;
         self.tell_plainly(self.store.grant(lease, ttl_s).await)
     }
 
     async fn keep_alive(&self, lease: i64) -> Result<Option<i64>, Failure> {
-        self.pass().await;
+        self.pass(false).await;
         self.tell_plainly(self.store.keep_alive(lease).await)
     }
 
     async fn revoke(&self, lease: i64) -> Result<bool, Failure> {
-        self.pass().await;
+        self.pass(false).await;
         self.tell_plainly(self.store.revoke(lease).await)
     }
 
     async fn time_to_live(&self, lease: i64) -> Result<Option<TimeLeft>, Failure> {
-        self.pass().await;
+        self.pass(false).await;
         self.tell_plainly(self.store.time_to_live(lease).await)
     }
 }
