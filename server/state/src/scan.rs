@@ -24,6 +24,7 @@ pub struct Scan<'a> {
     at: Revision,
     /// Records to take at the most; later ones are only counted.
     take: usize,
+    best: Option<Best>,
     last: Option<Key>,
     taken: Vec<KeyValue>,
     count: i64,
@@ -33,6 +34,38 @@ pub struct Scan<'a> {
 
 /// Records that one step fetches from the store at the most, whatever the number of keys: each may wait for the disk.
 const FETCHES_AT_ONCE: usize = 32;
+
+/// An order by revisions with a limit: only the first so many are kept, in their order.
+#[derive(Clone, Copy, Debug)]
+struct Best {
+    /// One more than asked, to know whether there is more.
+    most: usize,
+    by_creation: bool,
+    descending: bool,
+}
+
+impl Best {
+    fn of(request: &RangeRequest) -> Option<Best> {
+        let by_creation = match request.sort_target() {
+            SortTarget::Create => true,
+            SortTarget::Mod => false,
+            SortTarget::Key | SortTarget::Version | SortTarget::Value => return None,
+        };
+        let descending = match request.sort_order() {
+            SortOrder::None => return None,
+            SortOrder::Ascend => false,
+            SortOrder::Descend => true,
+        };
+        let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0)?;
+        Some(Best { most: limit.saturating_add(1), by_creation, descending })
+    }
+
+    /// The less, the earlier in the answer.
+    fn rank(self, modified: i64, created: i64) -> i64 {
+        let revision = if self.by_creation { created } else { modified };
+        if self.descending { -revision } else { revision }
+    }
+}
 
 /// How a step ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,7 +101,8 @@ impl<'a> Scan<'a> {
             (false, false) => limit.saturating_add(1),
         };
         let interval = Interval::new(&request.key, &request.range_end);
-        Scan { request, interval, at, take, last: None, taken: Vec::new(), count: 0, fetched: 0 }
+        let best = Best::of(request);
+        Scan { request, interval, at, take, best, last: None, taken: Vec::new(), count: 0, fetched: 0 }
     }
 
     /// Looks at `keys_max` more keys.
@@ -99,25 +133,53 @@ impl<'a> Scan<'a> {
     fn visit(&mut self, history: &History, records: &dyn Records) -> Result<(), Fatal> {
         let Some(place) = history.at(self.at) else { return Ok(()) };
         self.count += 1;
-        if self.taken.len() < self.take {
-            let newest = history.newest();
-            let record = match &newest.record {
-                Some(record) if newest.place() == place => record.clone(),
-                _ => {
-                    self.fetched += 1;
-                    must_have(records, place)?
-                }
-            };
-            self.taken.push(decode(record)?);
+        if self.taken.len() >= self.take {
+            return Ok(());
+        }
+        let newest = history.newest();
+        let is_newest = newest.place() == place;
+        // A line of waiters is asked for its first and its last again and again: most of it is passed over unread.
+        if is_newest && !self.wants(newest.main, newest.create) {
+            return Ok(());
+        }
+        let record = match &newest.record {
+            Some(record) if is_newest => record.clone(),
+            _ => {
+                self.fetched += 1;
+                must_have(records, place)?
+            }
+        };
+        let kv = decode(record)?;
+        match self.best {
+            Some(best) if self.wants(kv.mod_revision, kv.create_revision) => {
+                let own = best.rank(kv.mod_revision, kv.create_revision);
+                let at =
+                    self.taken.partition_point(|kv| best.rank(kv.mod_revision, kv.create_revision) <= own);
+                self.taken.insert(at, kv);
+                self.taken.truncate(best.most);
+            }
+            Some(_) => {}
+            None => self.taken.push(kv),
         }
         Ok(())
+    }
+
+    /// Whether a record with these revisions can be part of the answer, as far as it is known by now.
+    fn wants(&self, modified: i64, created: i64) -> bool {
+        let surpassed = |best: Best| {
+            let last = self.taken.last().filter(|_| self.taken.len() >= best.most);
+            last.is_some_and(|kv| {
+                best.rank(modified, created) >= best.rank(kv.mod_revision, kv.create_revision)
+            })
+        };
+        passes(self.request, modified, created) && !self.best.is_some_and(surpassed)
     }
 
     /// The answer, once a step said `Done`. Its header is the caller's to fill.
     pub fn finish(self) -> RangeResponse {
         let Scan { request, mut taken, count, .. } = self;
         if filters(request) {
-            taken.retain(|kv| passes(request, kv));
+            taken.retain(|kv| passes(request, kv.mod_revision, kv.create_revision));
         }
         sort(request, &mut taken);
         let limit = usize::try_from(request.limit).unwrap_or(0);
@@ -153,10 +215,10 @@ fn filters(request: &RangeRequest) -> bool {
         || request.max_create_revision != 0
 }
 
-fn passes(request: &RangeRequest, kv: &KeyValue) -> bool {
+fn passes(request: &RangeRequest, modified: i64, created: i64) -> bool {
     let within = |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
-    within(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
-        && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
+    within(modified, request.min_mod_revision, request.max_mod_revision)
+        && within(created, request.min_create_revision, request.max_create_revision)
 }
 
 /// A sort target without an order sorts ascending, but of what was already cut to the limit: etcd's way. Equals stay in
