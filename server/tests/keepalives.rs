@@ -8,7 +8,7 @@ mod harness;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use harness::Cluster;
@@ -22,8 +22,8 @@ use tonic::{Code, Status};
 
 /// Longer than any silence in this test, so that nothing but the last step ends the lease.
 const TTL: i64 = 120;
-/// A frozen member answers nothing; whoever asks it goes elsewhere after this.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// A frozen member answers nothing, and one that knows no leader answers after seven seconds; whoever asks gives up after this.
+const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(2);
 /// Answers to wait for behind each fault.
 const ANSWERS: usize = 200;
@@ -39,11 +39,10 @@ enum Answer {
 
 impl From<Status> for Answer {
     fn from(status: Status) -> Answer {
-        // What the client's own library says of a connection that broke is no answer of a server's.
-        const OWN: [&str; 4] =
-            ["transport error", "h2 protocol error", "connection", "Service was not ready"];
+        // What the client's own library says of a connection that broke is no answer of a server's; that a server reset the stream is.
+        const OWN: [&str; 4] = ["transport error", "h2 protocol error", "connect", "operation was canceled"];
         let text = status.message().to_owned();
-        if OWN.iter().any(|own| text.contains(own)) {
+        if OWN.iter().any(|own| text.contains(own)) && !text.contains("stream error received") {
             return Answer::Silence;
         }
         Answer::Refused(format!("{:?}", status.code()), text)
@@ -56,16 +55,23 @@ type Tally = BTreeMap<(&'static str, Answer), usize>;
 struct Callers {
     tasks: JoinSet<Tally>,
     stop: Arc<AtomicBool>,
-    answers: Arc<std::sync::atomic::AtomicUsize>,
+    answers: Arc<AtomicUsize>,
+    refusals: Arc<AtomicUsize>,
 }
 
 impl Callers {
     /// Two at each member, one for each service, one question at a time.
     fn start(cluster: &Cluster, lease: i64) -> Callers {
-        let mut callers = Callers { tasks: JoinSet::new(), stop: Arc::default(), answers: Arc::default() };
+        let mut callers = Callers {
+            tasks: JoinSet::new(),
+            stop: Arc::default(),
+            answers: Arc::default(),
+            refusals: Arc::default(),
+        };
         for endpoint in cluster.endpoints() {
             for service in ["Lease", "Sessions"] {
                 let (stop, answers) = (callers.stop.clone(), callers.answers.clone());
+                let refusals = callers.refusals.clone();
                 let channel = Endpoint::from_shared(endpoint.clone()).unwrap().connect_lazy();
                 callers.tasks.spawn(async move {
                     let mut tally = Tally::new();
@@ -73,6 +79,8 @@ impl Callers {
                         let asked = ask(channel.clone(), service, lease);
                         let answer = tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Answer::Silence);
                         answers.fetch_add(usize::from(answer == Answer::Ttl(TTL)), Ordering::Relaxed);
+                        refusals
+                            .fetch_add(usize::from(matches!(answer, Answer::Refused(..))), Ordering::Relaxed);
                         *tally.entry((service, answer)).or_default() += 1;
                         tokio::time::sleep(PAUSE).await;
                     }
@@ -92,6 +100,19 @@ impl Callers {
             }
         };
         tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("renewals go on");
+    }
+
+    /// Waits until a server has said twice that it cannot renew.
+    async fn refused(&self) {
+        let goal = self.refusals.load(Ordering::Relaxed) + 2;
+        let waiting = async {
+            while self.refusals.load(Ordering::Relaxed) < goal {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), waiting)
+            .await
+            .expect("somebody is told that it is unavailable");
     }
 
     async fn finish(mut self) -> Tally {
@@ -146,11 +167,11 @@ async fn a_keepalive_is_answered_with_a_ttl_or_unavailable_whatever_happens_to_l
     cluster.members[frozen].go_on();
     callers.go_on().await;
 
-    // Nobody leads while two are down.
+    // Nobody leads while two are down, until those who ask the third are told so.
     let (first, second) = ((frozen + 1) % 3, (frozen + 2) % 3);
     cluster.members[first].kill();
     cluster.members[second].kill();
-    tokio::time::sleep(PATIENCE).await;
+    callers.refused().await;
     cluster.members[first].begin();
     cluster.members[second].begin();
     cluster.members[first].wait_until_ready();

@@ -160,7 +160,7 @@ impl Renewing {
         }
         let Renewed { known, slow } = match self.asker.leases.renew(&ids).await {
             Ok(renewed) => renewed,
-            Err(error) => return vec![Err(status::of(error))],
+            Err(error) => return vec![Err(status::of_renewal(error))],
         };
         if !slow.is_empty() {
             self.slow.push(Box::pin(self.asker.clone().answer_slowly(header, slow)));
@@ -182,7 +182,7 @@ impl Asker {
     async fn answer_slowly(self, header: ResponseHeader, ids: Vec<LeaseId>) -> Answers {
         match self.leases.renew_patiently(&ids).await {
             Ok(ttls) => ids.into_iter().zip(ttls).map(|(id, ttl)| Ok(answer(header, id, ttl))).collect(),
-            Err(error) => vec![Err(status::of(error))],
+            Err(error) => vec![Err(status::of_renewal(error))],
         }
     }
 }

@@ -26,6 +26,11 @@ pub fn of(error: Error) -> Status {
     }
 }
 
+/// Of a renewal, whose client takes every code but `Unavailable` for the end of its lease: there is nothing else that it could be told.
+pub fn of_renewal(error: Error) -> Status {
+    Status::new(Code::Unavailable, of(error).message())
+}
+
 /// What etcd's Lock and Election services say: code 2 whatever it is, with the text of the error, except that trouble of the cluster's
 /// own is `Unavailable` here, so that clients ask again instead of giving up what they hold.
 pub fn of_recipe(failure: Failure) -> Status {
