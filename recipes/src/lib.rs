@@ -6,6 +6,7 @@
 //! wants to wait for less says so to whoever calls.
 
 pub mod check;
+pub mod election;
 pub mod etcd;
 pub mod guard;
 pub mod key;
