@@ -4,6 +4,7 @@
 mod auth;
 mod caller;
 mod cluster;
+mod elections;
 mod header;
 mod health;
 mod kv;
@@ -26,6 +27,7 @@ use tenure_grpc::etcdserverpb::lease_server::LeaseServer;
 use tenure_grpc::etcdserverpb::maintenance_server::MaintenanceServer;
 use tenure_grpc::etcdserverpb::watch_server::WatchServer;
 use tenure_grpc::health::health_server::HealthServer;
+use tenure_grpc::tenure_v1::elections_server::ElectionsServer;
 use tenure_grpc::tenure_v1::sessions_server::SessionsServer;
 use tenure_grpc::v3electionpb::election_server::ElectionServer;
 use tenure_grpc::v3lockpb::lock_server::LockServer;
@@ -105,6 +107,7 @@ pub fn routes(
     let watch = watch::WatchService { headers: headers.clone(), watches: node.watches.clone() };
     let sessions =
         sessions::SessionService { headers: headers.clone(), here: node.here(), stopping: stopping.clone() };
+    let elections = elections::ElectionsService::new(headers.clone(), node.here());
     let v3lock = v3lock::LockService { headers: headers.clone(), here: node.here() };
     let v3election = v3election::ElectionService { headers: headers.clone(), here: node.here() };
     let auth = auth::AuthService { headers, view: node.view.clone() };
@@ -124,5 +127,6 @@ pub fn routes(
         .add_service(sized!(LockServer, v3lock))
         .add_service(sized!(ElectionServer, v3election))
         .add_service(sized!(SessionsServer, sessions))
+        .add_service(sized!(ElectionsServer, elections))
         .add_service(HealthServer::new(health::HealthService))
 }

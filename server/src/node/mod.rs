@@ -41,6 +41,7 @@ use tenure_disk::store::Store;
 use tenure_disk::wal::Wal;
 use tenure_proto::internal::MemberPublish;
 use tenure_proto::internal::command::Wish;
+use tenure_recipes::{Root, election};
 use tenure_state::{Effect, Position};
 use tokio::task::JoinSet;
 
@@ -65,7 +66,7 @@ use audit::Audit;
 use compactor::Compactor;
 use forwarding::{Elsewhere, ReadIndexes, Tickets};
 use leases::Counting;
-use steward::{Recipes, Steward};
+use steward::{Recipe, Recipes, Steward};
 
 /// What a node is to be.
 pub struct Settings {
@@ -109,7 +110,12 @@ const READY_LOOK: Duration = Duration::from_millis(5);
 const PUBLISH_RETRY: Duration = Duration::from_millis(200);
 
 /// What is seen to when keys below `/_tenure/` go.
-const RECIPES: Recipes = &[];
+const RECIPES: Recipes = &[Recipe {
+    kind: "election",
+    concerned: steward::bereft,
+    standing: steward::name,
+    help: |here, name| Box::pin(async move { election::help(&here, &Root::server(), &name).await }),
+}];
 
 /// A member at work.
 pub struct Node {
