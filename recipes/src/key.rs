@@ -44,6 +44,15 @@ impl Root {
         (from, end_of_prefix(to))
     }
 
+    /// The range of all keys strictly below those segments whose next segment begins with `prefix`, and of all below them.
+    pub fn starting(&self, segments: &[&str], prefix: &str) -> (Vec<u8>, Vec<u8>) {
+        let mut segments = segments.to_vec();
+        segments.push(prefix);
+        let from = self.key(&segments);
+        let to = end_of_prefix(from.clone());
+        (from, to)
+    }
+
     /// The unescaped segments of a key below this root; None for any other key.
     pub fn segments(&self, key: &[u8]) -> Option<Vec<String>> {
         let rest = key.strip_prefix(&self.0[..])?;
