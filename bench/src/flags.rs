@@ -12,7 +12,7 @@ use crate::run::Limit;
 use crate::session::{Load, Session, connections_for};
 use crate::stop::Stop;
 use crate::workload::Workload;
-use crate::workload::{expiry, idle, keepalive, lease, load, mass_expiry, put, range, txn, watch};
+use crate::workload::{expiry, idle, keepalive, lease, load, mass_expiry, put, range, registry, txn, watch};
 
 /// Measured time when neither a duration nor a total is given, and the bound on time when only a total is given.
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);
@@ -28,6 +28,7 @@ Examples:
   tenure-bench watch --watchers 1000 --streams 10 --clients 4 --rate 500
   tenure-bench expiry --leases 10000 --ttl 10
   tenure-bench mass-expiry --leases 100000 --ttl 60 --rate 2000 --clients 64
+  tenure-bench registry --instances 100000 --ttl 15 --server-pid $(pidof tenured)
   tenure-bench idle --what watchers --count 100000 --server-pid $(pidof etcd)
   tenure-bench compare --help";
 
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Expiry(Single<expiry::Expiry>),
     /// Let very many leases expire together, and see what others feel of it
     MassExpiry(Single<mass_expiry::MassExpiry>),
+    /// Register instances, and send their heartbeats
+    Registry(Single<registry::Registry>),
     /// Hold idle leases or watchers, and see what each costs in memory
     Idle(Single<idle::Idle>),
     /// Write each key of the key space once
@@ -198,6 +201,7 @@ impl Command {
             Self::Watch(single) => (single.common, Workload::Watch(single.workload)),
             Self::Expiry(single) => (single.common, Workload::Expiry(single.workload)),
             Self::MassExpiry(single) => (single.common, Workload::MassExpiry(single.workload)),
+            Self::Registry(single) => (single.common, Workload::Registry(single.workload)),
             Self::Idle(single) => (single.common, Workload::Idle(single.workload)),
             Self::Load(single) => (single.common, Workload::Load(single.workload)),
             Self::Compare(compare) => return Err(compare),
@@ -261,9 +265,19 @@ mod tests {
 
     #[test]
     fn every_workload_parses_with_its_defaults() {
-        for name in
-            ["put", "range", "txn", "lease", "keepalive", "watch", "expiry", "mass-expiry", "idle", "load"]
-        {
+        for name in [
+            "put",
+            "range",
+            "txn",
+            "lease",
+            "keepalive",
+            "watch",
+            "expiry",
+            "mass-expiry",
+            "registry",
+            "idle",
+            "load",
+        ] {
             let flags = Flags::try_parse_from(["tenure-bench", name]).unwrap();
             let (common, _) = flags.command.into_single().ok().unwrap();
             assert_eq!((common.clients, common.data.value_size), (64, 256));

@@ -10,6 +10,7 @@
 //! | watch | an event delivered to a watcher | that none is lost, doubled or out of order |
 //! | expiry | a key gone with its lease | that none goes early, how late the last goes |
 //! | mass-expiry | a put or get of others while very many leases expire | as expiry; how many entries it takes |
+//! | registry | a heartbeat of an instance | that all are known; how many log entries it takes |
 //! | idle | a lease or watcher held open | memory for each |
 //! | load | a key written | |
 //!
@@ -23,6 +24,7 @@ pub(crate) mod load;
 pub(crate) mod mass_expiry;
 pub(crate) mod put;
 pub(crate) mod range;
+pub(crate) mod registry;
 pub(crate) mod txn;
 pub(crate) mod watch;
 
@@ -50,6 +52,7 @@ pub(crate) enum Workload {
     Watch(watch::Watch),
     Expiry(expiry::Expiry),
     MassExpiry(mass_expiry::MassExpiry),
+    Registry(registry::Registry),
     Idle(idle::Idle),
     Load(load::Load),
 }
@@ -66,6 +69,7 @@ impl Workload {
             Self::Watch(watch) => watch.run(session).await,
             Self::Expiry(expiry) => expiry.run(session).await,
             Self::MassExpiry(mass) => mass.run(session).await,
+            Self::Registry(registry) => registry.run(session).await,
             Self::Idle(idle) => idle.run(session).await,
             Self::Load(load) => load.run(session).await,
         }
