@@ -13,6 +13,7 @@ pub mod key;
 pub mod lock;
 pub mod primitives;
 pub mod refusal;
+pub mod registry;
 pub mod session;
 
 pub use key::Root;

@@ -58,9 +58,9 @@ impl<P: Primitives> Registry<P> {
                 Sight::Known { .. } | Sight::Unknown => closely.push(number),
             }
         }
-        let looks = closely.iter().map(|number| self.attend(&beats[*number]));
-        for (number, outcome) in closely.iter().zip(together(looks, CLOSELY_AT_ONCE).await) {
-            results[*number] = outcome?;
+        let looks = closely.clone().into_iter().map(|number| self.attend(&beats[number]));
+        for (number, outcome) in closely.into_iter().zip(together(looks, CLOSELY_AT_ONCE).await) {
+            results[number] = outcome?;
         }
         Ok(results)
     }

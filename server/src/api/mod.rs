@@ -11,6 +11,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod reason;
+mod registry;
 mod reserved;
 mod sessions;
 mod status;
@@ -28,6 +29,7 @@ use tenure_grpc::etcdserverpb::maintenance_server::MaintenanceServer;
 use tenure_grpc::etcdserverpb::watch_server::WatchServer;
 use tenure_grpc::health::health_server::HealthServer;
 use tenure_grpc::tenure_v1::elections_server::ElectionsServer;
+use tenure_grpc::tenure_v1::registry_server::RegistryServer;
 use tenure_grpc::tenure_v1::sessions_server::SessionsServer;
 use tenure_grpc::v3electionpb::election_server::ElectionServer;
 use tenure_grpc::v3lockpb::lock_server::LockServer;
@@ -110,6 +112,7 @@ pub fn routes(
     let elections = elections::ElectionsService::new(headers.clone(), node.here());
     let v3lock = v3lock::LockService { headers: headers.clone(), here: node.here() };
     let v3election = v3election::ElectionService { headers: headers.clone(), here: node.here() };
+    let registry = registry::RegistryService::new(headers.clone(), node.here(), stopping.clone());
     let auth = auth::AuthService { headers, view: node.view.clone() };
     macro_rules! sized {
         ($server:ident, $service:expr) => {
@@ -128,5 +131,6 @@ pub fn routes(
         .add_service(sized!(ElectionServer, v3election))
         .add_service(sized!(SessionsServer, sessions))
         .add_service(sized!(ElectionsServer, elections))
+        .add_service(sized!(RegistryServer, registry))
         .add_service(HealthServer::new(health::HealthService))
 }

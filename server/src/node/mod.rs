@@ -29,6 +29,7 @@ mod primitives;
 mod quota;
 mod read_index;
 mod reader;
+pub mod registry;
 pub mod steward;
 mod sweeper;
 mod watches;
@@ -110,12 +111,15 @@ const READY_LOOK: Duration = Duration::from_millis(5);
 const PUBLISH_RETRY: Duration = Duration::from_millis(200);
 
 /// What is seen to when keys below `/_tenure/` go.
-const RECIPES: Recipes = &[Recipe {
-    kind: "election",
-    concerned: steward::bereft,
-    standing: steward::name,
-    help: |here, name| Box::pin(async move { election::help(&here, &Root::server(), &name).await }),
-}];
+const RECIPES: Recipes = &[
+    Recipe {
+        kind: "election",
+        concerned: steward::bereft,
+        standing: steward::name,
+        help: |here, name| Box::pin(async move { election::help(&here, &Root::server(), &name).await }),
+    },
+    registry::RECIPE,
+];
 
 /// A member at work.
 pub struct Node {
