@@ -191,7 +191,7 @@ fn observe(store: &Store, tasks: &mut Tasks) -> Rc<RefCell<Vec<String>>> {
     let told = Rc::new(RefCell::new(Vec::new()));
     let (store, telling) = (store.clone(), told.clone());
     tasks.start(async move {
-        let mut observer = Observer::new(store, "l".into());
+        let mut observer = Observer::begin(store, "l".into()).await.unwrap();
         while let Ok((leader, _)) = observer.next().await {
             telling.borrow_mut().push(String::from_utf8(leader.value.to_vec()).unwrap());
         }

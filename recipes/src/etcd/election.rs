@@ -71,8 +71,12 @@ pub struct Observer<P: Primitives> {
 }
 
 impl<P: Primitives> Observer<P> {
-    pub fn new(primitives: P, name: Bytes) -> Observer<P> {
-        Observer { primitives, name, line: Line::default(), due: VecDeque::new(), changes: None }
+    /// From here on it misses nothing.
+    pub async fn begin(primitives: P, name: Bytes) -> Result<Observer<P>, Failure> {
+        let mut observer =
+            Observer { primitives, name, line: Line::default(), due: VecDeque::new(), changes: None };
+        observer.read().await?;
+        Ok(observer)
     }
 
     /// The leader now, and then each change of leader or value; waits while there is none. Safe to drop and to call again.

@@ -75,7 +75,8 @@ impl Election for ElectionService {
     ) -> Result<Response<Self::ObserveStream>, Status> {
         caller::admit(request.metadata(), &self.headers)?;
         let demands_leader = caller::requires_leader(request.metadata());
-        let observer = Observer::new(self.here.clone(), request.into_inner().name);
+        let observer = Observer::begin(self.here.clone(), request.into_inner().name).await;
+        let observer = observer.map_err(status::of_recipe)?;
         let headers = self.headers.clone();
         let seen = stream::unfold(Some(observer), move |observer| {
             let headers = headers.clone();
