@@ -9,6 +9,7 @@ mod header;
 mod health;
 mod kv;
 mod lease;
+mod locks;
 mod maintenance;
 mod reason;
 mod registry;
@@ -29,6 +30,7 @@ use tenure_grpc::etcdserverpb::maintenance_server::MaintenanceServer;
 use tenure_grpc::etcdserverpb::watch_server::WatchServer;
 use tenure_grpc::health::health_server::HealthServer;
 use tenure_grpc::tenure_v1::elections_server::ElectionsServer;
+use tenure_grpc::tenure_v1::locks_server::LocksServer;
 use tenure_grpc::tenure_v1::registry_server::RegistryServer;
 use tenure_grpc::tenure_v1::sessions_server::SessionsServer;
 use tenure_grpc::v3electionpb::election_server::ElectionServer;
@@ -110,6 +112,7 @@ pub fn routes(
     let sessions =
         sessions::SessionService { headers: headers.clone(), here: node.here(), stopping: stopping.clone() };
     let elections = elections::ElectionsService::new(headers.clone(), node.here());
+    let locks = locks::LocksService::new(headers.clone(), node.here());
     let v3lock = v3lock::LockService { headers: headers.clone(), here: node.here() };
     let v3election = v3election::ElectionService { headers: headers.clone(), here: node.here() };
     let registry = registry::RegistryService::new(headers.clone(), node.here(), stopping.clone());
@@ -132,5 +135,6 @@ pub fn routes(
         .add_service(sized!(SessionsServer, sessions))
         .add_service(sized!(ElectionsServer, elections))
         .add_service(sized!(RegistryServer, registry))
+        .add_service(sized!(LocksServer, locks))
         .add_service(HealthServer::new(health::HealthService))
 }

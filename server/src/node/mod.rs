@@ -42,7 +42,7 @@ use tenure_disk::store::Store;
 use tenure_disk::wal::Wal;
 use tenure_proto::internal::MemberPublish;
 use tenure_proto::internal::command::Wish;
-use tenure_recipes::{Root, election};
+use tenure_recipes::{Root, election, lock};
 use tenure_state::{Effect, Position};
 use tokio::task::JoinSet;
 
@@ -119,6 +119,12 @@ const RECIPES: Recipes = &[
         help: |here, name| Box::pin(async move { election::help(&here, &Root::server(), &name).await }),
     },
     registry::RECIPE,
+    Recipe {
+        kind: "lock",
+        concerned: steward::bereft,
+        standing: steward::name,
+        help: |here, name| Box::pin(async move { lock::help(&here, &Root::server(), &name).await }),
+    },
 ];
 
 /// A member at work.
