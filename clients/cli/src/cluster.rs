@@ -11,13 +11,13 @@ use std::time::Duration;
 use clap::Args;
 use tenure_grpc::etcdserverpb::maintenance_client::MaintenanceClient;
 use tenure_proto::etcdserverpb::StatusRequest;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use self::member::{End, Member, News};
 use crate::endpoints::endpoint;
 use crate::failure::Failure;
 use crate::output::say;
+use crate::signals::{self, Signals};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,7 +71,8 @@ impl Cluster {
         loop {
             tokio::select! {
                 biased;
-                name = signals.next() => {
+                signal = signals.next() => {
+                    let name = signals::name(signal);
                     say(&format!("received {name}: stopping the members; once more to kill them"))?;
                     return running.stop(&mut signals, &mut news).await;
                 }
@@ -207,30 +208,6 @@ impl Running {
     fn kill(&self) -> bool {
         self.members.values().for_each(Member::kill);
         true
-    }
-}
-
-/// What a terminal or a supervisor says to end this.
-struct Signals([(&'static str, Signal); 3]);
-
-impl Signals {
-    fn listen() -> Result<Signals, Failure> {
-        let listen =
-            |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")));
-        Ok(Signals([
-            ("SIGINT", listen(SignalKind::interrupt())?),
-            ("SIGTERM", listen(SignalKind::terminate())?),
-            ("SIGHUP", listen(SignalKind::hangup())?),
-        ]))
-    }
-
-    async fn next(&mut self) -> &'static str {
-        let Signals([(interrupt, first), (terminate, second), (hangup, third)]) = self;
-        tokio::select! {
-            _ = first.recv() => interrupt,
-            _ = second.recv() => terminate,
-            _ = third.recv() => hangup,
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use tenure_client::{Client, Options};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::failure::Failure;
@@ -25,6 +26,18 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
+    /// All of them, for calls that go to whichever answers.
+    pub fn client(&self) -> Result<Client, Failure> {
+        let options =
+            Options { connect_timeout: Duration::from_secs(self.dial_timeout.max(1)), ..Options::default() };
+        Ok(Client::with_options(&self.list(), options)?)
+    }
+
+    /// As another process is told of them.
+    pub fn list(&self) -> String {
+        self.endpoints.join(",")
+    }
+
     /// The first member that accepts a connection, with its address.
     pub async fn connect(&self) -> Result<(String, Channel), Failure> {
         let mut complaints = Vec::new();

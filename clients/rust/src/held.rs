@@ -1,5 +1,5 @@
-//! What somebody holds while their code runs: the proof of it, how long it lasts, and the word that it is over. How one
-//! comes to it and gives it back differs; what happens between is here.
+//! What somebody holds while their code runs: the proof of it, how long it lasts, and the word that it is over. Locks and elections
+//! differ in how they come to it and how they give it back; what happens between is here.
 
 use std::future::Future;
 use std::pin::pin;

@@ -1,5 +1,5 @@
 //! The Rust client of Tenure: one [`Client`] for a cluster, and from it keys and values, watches, leases and sessions, which any
-//! etcd v3 server has; and Tenure's own locks and registry.
+//! etcd v3 server has; and Tenure's own locks, elections and registry.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), tenure_client::Error> {
@@ -40,9 +40,9 @@
 //! kv  txn  watch  lease  members      what any etcd server does
 //! remote                              the same as recipes see it
 //! session  deadline  clock            what is held, and until when
-//! lock  held                          what a session is for: code that runs while something is held
+//! lock  election  held  observer      what a session is for: code that runs while something is held
 //! registry  resolver  balance         to be found, and to find
-//! feed                                streams that are reopened
+//! feed  operate                       streams that are reopened; what operators ask
 //! error                               what went wrong, and whether it may be done again
 //! ```
 
@@ -51,6 +51,7 @@ mod balance;
 mod client;
 mod clock;
 mod deadline;
+mod election;
 mod error;
 mod feed;
 mod held;
@@ -59,6 +60,8 @@ mod kv;
 mod lease;
 mod lock;
 mod members;
+mod observer;
+mod operate;
 mod options;
 mod pool;
 mod registry;
@@ -68,6 +71,7 @@ mod session;
 mod txn;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The messages of the wire, where they appear in this crate's types.
@@ -75,8 +79,12 @@ pub use tenure_proto as proto;
 /// What a watch tells.
 pub use tenure_recipes::Change;
 
+/// What happens in an election.
+pub use tenure_proto::tenure::v1::election_event::Event as ElectionNews;
+
 pub use balance::Picked;
 pub use client::{Client, MemberStatus};
+pub use election::{Candidate, Election, Term};
 pub use error::Error;
 pub use held::Held;
 pub use key::end_of_prefix;
@@ -84,6 +92,8 @@ pub use kv::{Delete, Found, Get, Kv, Put};
 pub use lease::{LeaseLeft, Leases};
 pub use lock::{Lock, Locked};
 pub use members::Members;
+pub use observer::Observer;
+pub use operate::{Operate, Telling};
 pub use options::Options;
 pub use registry::{Instance, Registered, Registry};
 pub use remote::Remote;
@@ -114,14 +124,32 @@ impl Client {
     /// Opens a session. The TTL, in whole seconds and 1 at the least, may come out longer than asked for: it is how long others
     /// have to wait when this process dies, and how long the network may be away without loss.
     pub async fn session(&self, ttl: Duration) -> Result<Session, Error> {
-        Session::open(self, ttl).await
+        Session::open(self, ttl, BTreeMap::new()).await
+    }
+
+    /// The same with words about it, for those who look at sessions.
+    pub async fn labelled_session(
+        &self,
+        ttl: Duration,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Session, Error> {
+        Session::open(self, ttl, labels).await
     }
 
     pub fn lock(&self, name: impl Into<String>) -> Lock {
         Lock::new(self.clone(), name)
     }
 
+    pub fn election(&self, name: impl Into<String>) -> Election {
+        Election::new(self.clone(), name)
+    }
+
     pub fn registry(&self) -> Registry {
         Registry::new(self.clone())
+    }
+
+    /// What operators ask and do.
+    pub fn operate(&self) -> Operate {
+        Operate::new(self.clone())
     }
 }

@@ -4,16 +4,19 @@
 //! One task for each session renews it. It ends with the last handle, so that nothing outlives the work it was for; what
 //! a holder may do does not depend on whether that task gets to run, since [`Session::state`] looks at the clock itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tenure_grpc::tenure_v1::sessions_client::SessionsClient;
+use tenure_proto::tenure::v1::{CloseSessionRequest, OpenSessionRequest};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::Request;
+use tonic::{Code, Request};
 
 use crate::backoff::Backoff;
-use crate::client::Client;
+use crate::client::{Client, Repeat};
 use crate::clock::{Moment, sleep_until};
 use crate::deadline::{Deadline, Phase};
 use crate::error::{Error, Fault};
@@ -82,10 +85,24 @@ struct Life {
 }
 
 impl Session {
-    pub(crate) async fn open(client: &Client, ttl: Duration) -> Result<Session, Error> {
-        let ttl_s = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1);
+    /// By the server's Sessions, which keep the labels; as a bare lease where there is no such service.
+    pub(crate) async fn open(
+        client: &Client,
+        ttl: Duration,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Session, Error> {
+        let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1);
+        let client_key = format!("{:016x}{:016x}", lease::new_id(), lease::new_id());
         let sent = Moment::now();
-        let (id, ttl_s) = Leases::new(client.clone()).grant(ttl_s).await?;
+        let ask = |channel, request| async move { SessionsClient::new(channel).open(request).await };
+        let opened = client.call(Repeat::Harmless, OpenSessionRequest { ttl, labels, client_key }, ask).await;
+        let (id, ttl_s) = match opened {
+            Ok(opened) => opened.session.map(|session| (session.id, session.ttl)).unwrap_or_default(),
+            Err(Error::Refused { code: Code::Unimplemented, .. }) => {
+                Leases::new(client.clone()).grant(ttl).await?
+            }
+            Err(error) => return Err(error),
+        };
         Ok(Session::adopt(client, id, ttl_s, sent))
     }
 
@@ -153,7 +170,20 @@ impl Session {
     pub async fn close(&self) -> Result<(), Error> {
         self.handle.renewal.abort();
         self.handle.life.lose(Loss::Closed);
-        Leases::new(self.client().clone()).revoke(self.id()).await
+        let close = CloseSessionRequest { session: self.id() };
+        let ask = |channel, request| async move { SessionsClient::new(channel).close(request).await };
+        match self.client().call(Repeat::Harmless, close, ask).await {
+            Ok(_) => Ok(()),
+            Err(Error::Refused { code: Code::Unimplemented, .. }) => {
+                Leases::new(self.client().clone()).revoke(self.id()).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Somebody learnt from the server that it is gone.
+    pub(crate) fn ended(&self) {
+        self.handle.life.lose(Loss::Ended);
     }
 }
 
