@@ -8,13 +8,14 @@ mod harness;
 use harness::{Cluster, NEW, Program, Server};
 use tenure_grpc::etcdserverpb::kv_client::KvClient;
 use tenure_grpc::etcdserverpb::lease_client::LeaseClient;
+use tenure_grpc::tenure_v1::elections_client::ElectionsClient;
 use tenure_grpc::tenure_v1::sessions_client::SessionsClient;
 use tenure_proto::etcdserverpb::request_op::Request as Operation;
 use tenure_proto::etcdserverpb::response_op::Response as Outcome;
 use tenure_proto::etcdserverpb::{
     DeleteRangeRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
-use tenure_proto::tenure::v1::{ended::How, *};
+use tenure_proto::tenure::v1::{election_term::End, ended::How, *};
 use tenure_recipes::guard;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -145,6 +146,36 @@ async fn whoever_beats_for_a_session_that_was_killed_is_told_the_reason() {
         (0, How::Killed, "host is dead", "ops")
     );
     assert_eq!((beats[1].ttl, second.how()), (0, How::Expired));
+}
+
+/// Otherwise there would be a moment without a leader, though the old one said that he goes.
+#[tokio::test]
+async fn a_leader_who_closes_his_session_hands_over_in_that_very_revision() {
+    let server = Server::start();
+    let mut client = Client::connect(&server).await;
+    let channel = Channel::from_shared(server.endpoint()).unwrap().connect().await.unwrap();
+    let mut elections = ElectionsClient::new(channel);
+    let mut sessions = Vec::new();
+    for candidate in ["n1", "n2"] {
+        sessions.push(client.open("").await.id);
+        let request = CampaignRequest {
+            name: "db/main".into(),
+            session_id: sessions[sessions.len() - 1],
+            candidate_id: candidate.into(),
+            ..CampaignRequest::default()
+        };
+        elections.stand(request).await.unwrap();
+    }
+    let held = client.get(sessions[0]).await.belongings;
+    assert!(held.iter().any(|it| (&*it.kind, &*it.name) == ("election", "db/main")), "{held:?}");
+    let close = CloseSessionRequest { session: sessions[0] };
+    assert!(client.sessions.close(close).await.unwrap().into_inner().closed);
+    let history = ElectionHistoryRequest { name: "db/main".into(), before_epoch: 0, limit: 10 };
+    let terms = elections.history(history).await.unwrap().into_inner().terms;
+    let (second, first) = (&terms[0], &terms[1]);
+    assert_eq!((first.epoch, first.end()), (1, End::Closed));
+    assert_eq!((second.epoch, second.token), (2, first.end_revision));
+    assert_eq!(second.leader.as_ref().unwrap().id, "n2");
 }
 
 /// Any member serves a session, and a stream of beats answers each message.

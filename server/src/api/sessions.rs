@@ -5,9 +5,10 @@ use std::pin::Pin;
 use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered, StreamExt};
 use tenure_grpc::tenure_v1::sessions_server::Sessions;
-use tenure_proto::etcdserverpb::ResponseHeader;
+use tenure_proto::etcdserverpb::{RangeRequest, ResponseHeader};
 use tenure_proto::tenure::v1::*;
-use tenure_recipes::{Failure, Root, session};
+use tenure_recipes::election::Elections;
+use tenure_recipes::{Error, Failure, Primitives, Root, session};
 use tenure_state::{LeaseId, Revision};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -88,6 +89,7 @@ impl Sessions for SessionService {
     ) -> Result<Response<CloseSessionResponse>, Status> {
         caller::admit(request.metadata(), &self.headers)?;
         let id = request.into_inner().session;
+        self.resign(id).await.map_err(reason::of)?;
         let (unused, now) = (self.here.unused_lease(), self.here.unix_ms());
         let closed = session::close(&self.here, &Root::server(), unused, id, now).await;
         let closed = closed.map_err(reason::of)?;
@@ -129,6 +131,28 @@ impl Sessions for SessionService {
 impl SessionService {
     fn header(&self) -> Option<ResponseHeader> {
         Some(self.headers.at(self.here.revision()))
+    }
+
+    /// Gives up what has a better way to go than with its lease: the next leader of an election begins in the revision in which this one
+    /// ends, and the record says why.
+    async fn resign(&self, session: i64) -> Result<(), Error> {
+        let root = Root::server();
+        let Some(lease) = self.here.lease(session, true).await? else { return Ok(()) };
+        let elections = Elections::new(self.here.clone(), root.clone());
+        for key in lease.keys {
+            let Some(held) = session::belonging(&root, key.clone()) else { continue };
+            if held.kind != "election" || !matches!(&held.role[..], [a, b, _] if a == "term" && b == "leader")
+            {
+                continue;
+            }
+            let range = RangeRequest { key, ..RangeRequest::default() };
+            let Some(kv) = self.here.range(range).await?.kvs.into_iter().next() else { continue };
+            let token = kv.create_revision;
+            let resign =
+                ElectionResignRequest { name: held.name, token, closing: true, ..Default::default() };
+            elections.resign(&resign).await?;
+        }
+        Ok(())
     }
 
     /// Answers for those that need not wait, and the others.
