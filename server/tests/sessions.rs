@@ -9,6 +9,7 @@ use harness::{Cluster, NEW, Program, Server};
 use tenure_grpc::etcdserverpb::kv_client::KvClient;
 use tenure_grpc::etcdserverpb::lease_client::LeaseClient;
 use tenure_grpc::tenure_v1::elections_client::ElectionsClient;
+use tenure_grpc::tenure_v1::locks_client::LocksClient;
 use tenure_grpc::tenure_v1::sessions_client::SessionsClient;
 use tenure_proto::etcdserverpb::request_op::Request as Operation;
 use tenure_proto::etcdserverpb::response_op::Response as Outcome;
@@ -146,6 +147,58 @@ async fn whoever_beats_for_a_session_that_was_killed_is_told_the_reason() {
         (0, How::Killed, "host is dead", "ops")
     );
     assert_eq!((beats[1].ttl, second.how()), (0, How::Expired));
+}
+
+/// The whole way of a kill: who follows the lock is told why he lost it, what he writes under it is refused from then on, and whoever
+/// waits comes next though he has no call open.
+#[tokio::test]
+async fn a_killed_holder_is_told_why_and_the_next_in_line_needs_no_call() {
+    let server = Server::start();
+    let mut client = Client::connect(&server).await;
+    let mut locks = LocksClient::connect(server.endpoint()).await.unwrap();
+    let (holder, waiter) = (client.open("").await.id, client.open("").await.id);
+    let acquire = |session_id| AcquireLockRequest {
+        locks: vec![LockSpec { name: "jobs".into(), ..LockSpec::default() }],
+        session_id,
+        owner_id: "cron".into(),
+        wait_ms: Some(1),
+        keep_place: true,
+        ..AcquireLockRequest::default()
+    };
+    let granted = locks.acquire(acquire(holder)).await.unwrap().into_inner();
+    let guard = granted.grants[0].guard.clone().unwrap().text;
+    let queued = locks.acquire(acquire(waiter)).await.unwrap().into_inner();
+    assert_eq!(queued.outcome(), acquire_lock_response::Outcome::Queued);
+    let follow = FollowLockRequest { name: "jobs".into(), session_id: holder, owner_id: "cron".into() };
+    let mut told = locks.follow(follow).await.unwrap().into_inner();
+    client.kv.put(guarded(put("work"), &guard)).await.unwrap();
+
+    let kill = KillSessionRequest { session: holder, reason: "host is dead".into(), by: "ops".into() };
+    assert!(client.sessions.kill(kill).await.unwrap().into_inner().killed);
+    let ended = loop {
+        let event = tokio::time::timeout(BOUND, told.message()).await.unwrap().unwrap().unwrap();
+        if let Some(lock_event::Event::Ended(ended)) = event.event {
+            break ended;
+        }
+    };
+    assert_eq!((ended.how(), &*ended.reason, &*ended.by), (lock_event::End::Killed, "host is dead", "ops"));
+    let refused = client.kv.put(guarded(put("work"), &guard)).await.unwrap_err();
+    assert_eq!(because(&refused), (Code::FailedPrecondition, "STALE_TOKEN".into()));
+
+    // Looked at through the keys, which helps nobody on.
+    let next = format!("/_tenure/lock/jobs/holder/{waiter:016x}/cron");
+    let range = RangeRequest { key: next.clone().into(), ..RangeRequest::default() };
+    let token = tokio::time::timeout(BOUND, async {
+        loop {
+            let found = client.kv.range(range.clone()).await.unwrap().into_inner().kvs;
+            if let Some(kv) = found.first() {
+                return kv.create_revision;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    });
+    let token = token.await.expect("the next in line holds the lock");
+    client.kv.put(guarded(put("work"), &guard::text(next.as_bytes(), token))).await.unwrap();
 }
 
 /// Otherwise there would be a moment without a leader, though the old one said that he goes.
