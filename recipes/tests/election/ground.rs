@@ -238,7 +238,10 @@ pub fn audit(store: &Store) {
 struct Present {
     leaders: BTreeMap<i64, i64>,
     candidates: BTreeMap<(String, String), i64>,
-    past: BTreeMap<i64, End>,
+    /// How terms ended, and at which revision that was put on record.
+    past: BTreeMap<i64, (End, i64)>,
+    /// At which revision leaders went.
+    gone: BTreeMap<i64, i64>,
     /// Tokens of all terms by epoch.
     tokens: BTreeMap<i64, i64>,
     handovers: usize,
@@ -255,7 +258,9 @@ impl Present {
                 self.leaders.insert(epoch, kv.lease);
             }
             (["term", "leader", epoch], None) => {
-                self.leaders.remove(&epoch.parse::<i64>().unwrap()).unwrap();
+                let epoch: i64 = epoch.parse().unwrap();
+                self.leaders.remove(&epoch).unwrap();
+                self.gone.insert(epoch, revision);
             }
             (["term", "past", epoch], Some(kv)) => {
                 let term = ElectionTerm::decode(kv.value.clone()).unwrap();
@@ -263,7 +268,8 @@ impl Present {
                 assert_eq!(term.epoch, epoch);
                 assert_ne!(term.end(), End::Running);
                 assert_eq!(Some(&term.token), self.tokens.get(&epoch), "the record knows the token");
-                assert_eq!(self.past.insert(epoch, term.end()), None, "epoch {epoch} ended twice");
+                let ended = self.past.insert(epoch, (term.end(), revision));
+                assert_eq!(ended, None, "epoch {epoch} ended twice");
             }
             (["candidate", id, session], Some(kv)) => {
                 assert_ne!(kv.lease, 0, "a candidate has a session");
@@ -284,6 +290,11 @@ impl Present {
         // Before a term begins, all before it are over and on record.
         if let Some(last) = epochs.last() {
             assert!((1..*last).all(|epoch| self.past.contains_key(&epoch)), "revision {revision}");
+        }
+        for (epoch, (end, recorded)) in &self.past {
+            // Who goes by a step goes in its revision; who lost the session was gone before.
+            let lost = self.gone[epoch] < *recorded;
+            assert_eq!(*end == End::SessionExpired, lost, "epoch {epoch} ended as {end:?}");
         }
         for epoch in self.leaders.keys() {
             assert!(!self.past.contains_key(epoch), "epoch {epoch} is over and led at revision {revision}");

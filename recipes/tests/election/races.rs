@@ -2,7 +2,7 @@
 //! point: each run is audited revision by revision.
 
 use tenure_proto::tenure::v1::transfer_event::Phase;
-use tenure_proto::tenure::v1::{ElectionResignRequest, TransferEvent};
+use tenure_proto::tenure::v1::{ElectionResignRequest, TransferEvent, WithdrawRequest};
 use tenure_recipes::Root;
 use tenure_recipes::election::{Elections, help};
 
@@ -178,6 +178,36 @@ fn whoever_interrupts_a_switchover_no_third_wins_it() {
             assert_eq!(outcome.phase(), Phase::Aborted, "c may lead only once it is said that b does not");
         }
     };
+    let runs = explore(2, &[1, 2, 3], begin, judge);
+    assert!(runs > 500, "{runs}");
+}
+
+#[test]
+fn whoever_withdraws_and_is_told_so_does_not_lead_afterwards() {
+    let begin = || {
+        let ground = Ground::with([1, 2, 3]);
+        ground.stand("a", 1);
+        ground.stand("b", 2);
+        let token = ground.token();
+        let elections = Elections::new(Slow(ground.store.clone()), Root::server());
+        let mut tasks = Tasks::default();
+        let (leader, leaving) = (elections.clone(), elections.clone());
+        let clients = vec![
+            tasks.start(async move {
+                let request = ElectionResignRequest { name: NAME.into(), token, ..Default::default() };
+                leader.resign(&request).await.unwrap();
+                Vec::new()
+            }),
+            tasks.start(async move {
+                let request = WithdrawRequest { name: NAME.into(), session_id: 2, candidate_id: "b".into() };
+                leaving.withdraw(&request).await.unwrap();
+                Vec::new()
+            }),
+            tasks.start(stand(elections, "c", 3)),
+        ];
+        Run { ground, tasks, clients }
+    };
+    let judge = |ground: &Ground, _| assert!(ground.leads().is_none_or(|(_, id)| id != "b"));
     let runs = explore(2, &[1, 2, 3], begin, judge);
     assert!(runs > 500, "{runs}");
 }

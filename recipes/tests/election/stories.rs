@@ -173,6 +173,17 @@ fn a_proclamation_counts_once_and_in_its_order() {
 }
 
 #[test]
+fn what_is_proclaimed_behind_the_loss_of_the_session_is_not_said() {
+    let ground = Ground::with([1]);
+    ground.stand("a", 1);
+    let token = ground.token();
+    ground.store.on_txn(1, Fault::Expires(1));
+    assert_eq!(ground.proclaim(token, 1, "late"), Proclaimed::NotCurrent);
+    ground.help();
+    assert_eq!(ground.history()[0].value, "");
+}
+
+#[test]
 fn who_withdraws_leaves_nothing_behind() {
     let ground = Ground::with([1, 2]);
     ground.stand("a", 1);
