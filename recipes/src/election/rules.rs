@@ -145,16 +145,14 @@ fn due_under(state: &State, term: &ElectionTerm) -> Option<Transition> {
     if state.runs(Timer::Deadline) {
         return None;
     }
-    let mut transition = if handover.force {
+    Some(if handover.force {
         let note =
             format!("did not hand over to {} within {} s", handover.to_candidate_id, handover.deadline_s);
         let ending = Ending { end: End::Deposed, note, transfer_id: handover.transfer_id.clone() };
         deposing(state, ending, false)
     } else {
         giving_up(Reason::Deadline)
-    };
-    transition.over.push(Timer::Deadline);
-    Some(transition)
+    })
 }
 
 /// By policy a better candidate is handed over to, once the leader has led for a while.
@@ -164,7 +162,7 @@ fn preemption(state: &State, term: &ElectionTerm) -> Option<Transition> {
     if best.value.priority <= leader.priority {
         return None;
     }
-    let mut transition = asking(Handover {
+    Some(asking(Handover {
         // Another one for each candidacy that is preferred.
         transfer_id: format!("preemption-{}-{}", term.epoch, best.value.since_revision),
         epoch: term.epoch,
@@ -174,9 +172,7 @@ fn preemption(state: &State, term: &ElectionTerm) -> Option<Transition> {
         force: true,
         requested_by: "policy".to_owned(),
         preemption: true,
-    });
-    transition.over.push(Timer::Tenure);
-    Some(transition)
+    }))
 }
 
 fn due_in_vacancy(state: &State) -> Option<Transition> {
@@ -212,12 +208,6 @@ fn filling(state: &State) -> Transition {
         Some(_) => Switch::Ends(Phase::Forced, Reason::None),
         None => given_up(Reason::TargetGone),
     });
-    if transition.start.is_some() {
-        transition.over.push(Timer::Delay);
-        if target.is_none() && settle_s > 0 {
-            transition.over.push(Timer::Settle);
-        }
-    }
     transition
 }
 

@@ -27,8 +27,6 @@ pub(super) struct Transition {
     pub handover: Option<Switch>,
     /// What is put on leases, and for how many seconds.
     pub timers: Vec<(Timer, i64)>,
-    /// What must be over by then.
-    pub over: Vec<Timer>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -91,7 +89,8 @@ impl Transition {
         TxnRequest { compare: self.compares(keys, state, in_order), success, failure: Vec::new() }
     }
 
-    /// That all is as it was read, as far as this step depends on it.
+    /// That all is as it was read, as far as this step depends on it. Timers need none: what was over when it was read only begins anew with
+    /// another term or switchover.
     fn compares(&self, keys: &Keys, state: &State, in_order: bool) -> Vec<Compare> {
         let changed = |kept: Option<i64>| kept.unwrap_or(0);
         let mut compares = vec![
@@ -116,7 +115,6 @@ impl Transition {
             compares
                 .push(asked::changed(keys.settling(), changed(state.settling.as_ref().map(|it| it.changed))));
         }
-        compares.extend(self.over.iter().map(|timer| asked::created(keys.timer(*timer), 0)));
         compares
     }
 

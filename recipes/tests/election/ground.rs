@@ -223,6 +223,7 @@ pub fn audit(store: &Store) {
     tasks.settle();
     let mut present = Present::default();
     for change in changes.lock().unwrap().iter() {
+        let before = present.clone();
         for event in &change.events {
             let kv = event.kv.as_ref().unwrap();
             let segments = Root::server().segments(&kv.key).unwrap();
@@ -231,20 +232,21 @@ pub fn audit(store: &Store) {
             present.take(&segments, put.then_some(kv), change.revision);
         }
         present.check(change.revision);
+        present.check_order(&before, change.revision);
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Present {
     leaders: BTreeMap<i64, i64>,
-    candidates: BTreeMap<(String, String), i64>,
+    candidates: BTreeMap<(String, String), Candidate>,
     /// How terms ended, and at which revision that was put on record.
     past: BTreeMap<i64, (End, i64)>,
     /// At which revision leaders went.
     gone: BTreeMap<i64, i64>,
     /// Tokens of all terms by epoch.
     tokens: BTreeMap<i64, i64>,
-    handovers: usize,
+    handover: bool,
 }
 
 impl Present {
@@ -273,13 +275,29 @@ impl Present {
             }
             (["candidate", id, session], Some(kv)) => {
                 assert_ne!(kv.lease, 0, "a candidate has a session");
-                self.candidates.insert(((*id).into(), (*session).into()), kv.lease);
+                let since_revision = kv.create_revision;
+                let candidate = Candidate { since_revision, ..Candidate::decode(kv.value.clone()).unwrap() };
+                self.candidates.insert(((*id).into(), (*session).into()), candidate);
             }
             (["candidate", id, session], None) => {
                 self.candidates.remove(&((*id).into(), (*session).into()));
             }
+            (["handover"], put) => self.handover = put.is_some(),
             _ => {}
         }
+    }
+
+    /// Unless somebody was named, whoever begins to lead is the best of those who stood until then.
+    fn check_order(&self, before: &Present, revision: i64) {
+        let Some((epoch, _)) = self.tokens.iter().find(|(_, token)| **token == revision) else { return };
+        let named = self.past.get(&(epoch - 1)) == Some(&(End::Transferred, revision));
+        if named || before.handover {
+            return;
+        }
+        let order = |it: &&Candidate| (-it.priority, -it.rank, it.since_revision);
+        let best = before.candidates.values().filter(|it| !it.ineligible).min_by_key(order).unwrap();
+        let stays = self.candidates.keys().any(|(id, _)| *id == best.id);
+        assert!(!stays, "{} was the best at revision {revision} and was not elected", best.id);
     }
 
     fn check(&self, revision: i64) {
