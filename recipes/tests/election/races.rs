@@ -98,15 +98,18 @@ fn unfinished(run: &Run, current: usize) -> Option<usize> {
     (current..count).chain(0..current).find(|at| !run.clients[*at].is_done())
 }
 
-async fn stand(elections: Elections<Slow>, id: &'static str, session: i64) -> Vec<TransferEvent> {
+async fn stand(elections: Elections<Slow>, request: CampaignRequest) -> Vec<TransferEvent> {
     // Without a session there is nothing to stand with.
-    let _ = elections.stand(&campaign(id, session)).await;
+    let _ = elections.stand(&request).await;
     Vec::new()
 }
 
+fn preferred(id: &str, session: i64) -> CampaignRequest {
+    CampaignRequest { priority: 1, ..campaign(id, session) }
+}
+
 async fn stand_and_resign(elections: Elections<Slow>, id: &'static str, session: i64) -> Vec<TransferEvent> {
-    let request = CampaignRequest { priority: 1, ..campaign(id, session) };
-    if let Ok(stood) = elections.stand(&request).await
+    if let Ok(stood) = elections.stand(&preferred(id, session)).await
         && let Some(guard) = stood.guard
     {
         let request = ElectionResignRequest {
@@ -128,7 +131,7 @@ fn whoever_interrupts_whom_there_is_one_leader_and_nobody_waits_in_vain() {
         let mut tasks = Tasks::default();
         let clients = vec![
             tasks.start(stand_and_resign(elections.clone(), "a", 1)),
-            tasks.start(stand(elections.clone(), "b", 2)),
+            tasks.start(stand(elections.clone(), campaign("b", 2))),
             tasks.start(stand_and_resign(elections, "c", 3)),
         ];
         Run { ground, tasks, clients }
@@ -160,7 +163,7 @@ fn whoever_interrupts_a_switchover_no_third_wins_it() {
                 leader.resign(&request).await.unwrap();
                 Vec::new()
             }),
-            tasks.start(stand(elections, "c", 3)),
+            tasks.start(stand(elections, campaign("c", 3))),
             tasks.start(async move {
                 help(&slow, &Root::server(), NAME).await.unwrap();
                 Vec::new()
@@ -207,7 +210,7 @@ fn whoever_withdraws_and_is_told_so_does_not_lead_afterwards() {
                 leaving.withdraw(&request).await.unwrap();
                 Vec::new()
             }),
-            tasks.start(stand(elections, "c", 3)),
+            tasks.start(stand(elections, preferred("c", 3))),
         ];
         Run { ground, tasks, clients }
     };
