@@ -44,7 +44,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     ("server/sim", &["tenured", "tenure-proto", "tenure-state", "tenure-disk", "tokio"]),
     ("clients/rust", &["tenure-proto", "tenure-grpc", "tenure-recipes", "tonic", "tokio"]),
-    ("clients/cli", &["tenure-proto", "tenure-recipes", "tenure-grpc", "tenure-disk", "tenure-client", "tonic", "tokio"]),
+    (
+        "clients/cli",
+        &["tenure-proto", "tenure-recipes", "tenure-grpc", "tenure-disk", "tenure-client", "tonic", "tokio"],
+    ),
     ("examples", &["tenure-client", "tokio"]),
     ("bench", &["tenure-proto", "tokio"]),
 ];

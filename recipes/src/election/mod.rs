@@ -22,13 +22,13 @@ mod transition;
 mod wellformed;
 
 use tenure_proto::etcdserverpb::ResponseHeader;
-use tenure_proto::tenure::v1::{ElectionTerm, ended};
+use tenure_proto::tenure::v1::{ElectionResignRequest, ElectionTerm, ended};
 
 use crate::key::Root;
 use crate::primitives::{Failure, Primitives};
 use crate::refusal::Error;
 use crate::session;
-use keys::Keys;
+use keys::{Keys, Place};
 use rules::Verdict;
 use state::{SessionEnd, State};
 use transition::Transition;
@@ -56,6 +56,23 @@ pub struct Elections<P> {
 pub async fn help<P: Primitives>(primitives: &P, root: &Root, name: &str) -> Result<(), Failure> {
     let elections = Elections::new(primitives.clone(), root.clone());
     elections.help(&elections.keys(name)).await.map(|_| ())
+}
+
+/// Resigns by a holder key: what a session does for each of its keys before it is closed, so that others need not find out. Does nothing
+/// for keys that are no election's, or not a leader's any more.
+pub async fn leave<P: Primitives>(primitives: &P, root: &Root, key: &[u8]) -> Result<(), Error> {
+    let segments = root.segments(key).unwrap_or_default();
+    let ["election", name, ..] = segments.iter().map(String::as_str).collect::<Vec<_>>()[..] else {
+        return Ok(());
+    };
+    let elections = Elections::new(primitives.clone(), root.clone());
+    let keys = elections.keys(name);
+    let Some(Place::Leader(epoch)) = keys.place(key) else { return Ok(()) };
+    let state = elections.read(&keys).await?;
+    let Some(term) = state.leading().filter(|term| term.epoch == epoch) else { return Ok(()) };
+    let (name, token) = (name.to_owned(), term.token);
+    let request = ElectionResignRequest { name, token, closing: true, ..ElectionResignRequest::default() };
+    elections.resign(&request).await.map(|_| ())
 }
 
 /// What a rule came to.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod exhaustive;
 mod ground;
 mod model;
 mod races;

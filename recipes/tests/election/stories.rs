@@ -12,7 +12,7 @@ use tenure_proto::tenure::v1::stand_response::Outcome as Stood;
 use tenure_proto::tenure::v1::update_candidate_response::Outcome as Updated;
 use tenure_proto::tenure::v1::withdraw_response::Outcome as Withdrew;
 use tenure_proto::tenure::v1::*;
-use tenure_recipes::election::Elections;
+use tenure_recipes::election::{self, Elections};
 use tenure_recipes::{Error, Reason, Root, session};
 
 use crate::ground::{Ground, NAME, audit, campaign, words};
@@ -434,6 +434,19 @@ fn who_closed_its_session_is_followed_without_delay() {
     run(async move { session::close(&store, &Root::server(), 77, 1, 0).await.unwrap() });
     ground.help();
     assert_eq!(ground.leads(), Some((2, "b".into())));
+}
+
+#[test]
+fn who_leaves_by_its_keys_is_followed_in_one_revision() {
+    let ground = Ground::with([1, 2]);
+    ground.stand("a", 1);
+    ground.stand("b", 2);
+    for kv in ground.store.keys(b"/_tenure/").into_iter().filter(|kv| kv.lease == 1) {
+        let store = ground.store.clone();
+        run(async move { election::leave(&store, &Root::server(), &kv.key).await.unwrap() });
+    }
+    assert_eq!(ground.ends()[0], (1, "a".into(), End::Closed));
+    assert_eq!(words(&ground.observed(1)), ["1 a starts", "1 a CLOSED", "2 b starts"]);
 }
 
 #[test]

@@ -5,10 +5,9 @@ use std::pin::Pin;
 use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered, StreamExt};
 use tenure_grpc::tenure_v1::sessions_server::Sessions;
-use tenure_proto::etcdserverpb::{RangeRequest, ResponseHeader};
+use tenure_proto::etcdserverpb::ResponseHeader;
 use tenure_proto::tenure::v1::*;
-use tenure_recipes::election::Elections;
-use tenure_recipes::{Error, Failure, Primitives, Root, session};
+use tenure_recipes::{Error, Failure, Root, election, session};
 use tenure_state::{LeaseId, Revision};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -136,21 +135,9 @@ impl SessionService {
     /// Gives up what has a better way to go than with its lease: the next leader of an election begins in the revision in which this one
     /// ends, and the record says why.
     async fn resign(&self, session: i64) -> Result<(), Error> {
-        let root = Root::server();
         let Some(lease) = self.here.lease(session, true).await? else { return Ok(()) };
-        let elections = Elections::new(self.here.clone(), root.clone());
         for key in lease.keys {
-            let Some(held) = session::belonging(&root, key.clone()) else { continue };
-            if held.kind != "election" || !matches!(&held.role[..], [a, b, _] if a == "term" && b == "leader")
-            {
-                continue;
-            }
-            let range = RangeRequest { key, ..RangeRequest::default() };
-            let Some(kv) = self.here.range(range).await?.kvs.into_iter().next() else { continue };
-            let token = kv.create_revision;
-            let resign =
-                ElectionResignRequest { name: held.name, token, closing: true, ..Default::default() };
-            elections.resign(&resign).await?;
+            election::leave(&self.here, &Root::server(), &key).await?;
         }
         Ok(())
     }
