@@ -28,7 +28,7 @@ async fn main() -> Result<(), Error> {
         match candidate.run(|term| serve_as_primary(&node, term)).await {
             // Handed over, or told to stop: stand again.
             Ok(()) => {}
-            Err(Error::SessionLost(why)) => println!("{node}: not primary any more: {why}"),
+            Err(Error::Lost(why)) => println!("{node}: not primary any more: {why}"),
             Err(error) => return Err(error),
         }
     }

@@ -165,7 +165,7 @@ impl Candidate {
                 event = campaign.next() => event,
                 loss = session.lost() => {
                     withdrawal.request = None;
-                    return Err(Error::SessionLost(loss.to_string()));
+                    return Err(Error::Lost(loss.to_string()));
                 }
             };
             match event? {
@@ -202,7 +202,7 @@ async fn follow(campaign: &mut Campaign, term: &Term, reins: &Reins) -> std::con
                 reins.handover.send_replace(None);
             }
             Ok(Event::Ended(ended)) => {
-                let Error::SessionLost(why) = over(term.session(), &ended) else { continue };
+                let Error::Lost(why) = over(term.session(), &ended) else { continue };
                 reins.taken.send_replace(Some(why));
                 std::future::pending().await
             }
@@ -225,7 +225,7 @@ fn over(session: &Session, ended: &campaign_event::Ended) -> Error {
             format!("the term ended: {}{}", ended.end().as_str_name().to_lowercase(), note(&ended.note))
         }
     };
-    Error::SessionLost(why)
+    Error::Lost(why)
 }
 
 fn note(text: &str) -> String {

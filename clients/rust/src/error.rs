@@ -23,9 +23,9 @@ pub enum Error {
     /// The guard does not hold any more: somebody else may be the holder. Nothing was written. Stop what it protected.
     #[error("{0}")]
     Stale(String),
-    /// The session is no more, and with it all that it held.
-    #[error("the session is lost: {0}")]
-    SessionLost(String),
+    /// What was held is held no more, or the session by which it was: the text says why.
+    #[error("lost: {0}")]
+    Lost(String),
     /// The server understood and refused; `reason` is a word for programs, empty from servers that give none.
     #[error("{text}")]
     Refused { code: Code, reason: String, text: String },
@@ -88,9 +88,7 @@ impl Fault {
             Code::FailedPrecondition if reason == "STALE_TOKEN" || text.starts_with("tenure: the guard") => {
                 Fault::Answered(Error::Stale(text.to_owned()))
             }
-            Code::NotFound if reason == "SESSION_GONE" => {
-                Fault::Answered(Error::SessionLost(text.to_owned()))
-            }
+            Code::NotFound if reason == "SESSION_GONE" => Fault::Answered(Error::Lost(text.to_owned())),
             code => Fault::Answered(Error::Refused { code, reason, text: text.to_owned() }),
         }
     }
@@ -161,7 +159,7 @@ impl From<Error> for Failure {
             Error::Unavailable(text) => Failure::Unavailable(text),
             Error::Unknown(text) => Failure::Unknown(text),
             Error::Compacted { at } => Failure::Compacted { at },
-            Error::SessionLost(_) => Failure::LeaseUnknown,
+            Error::Lost(_) => Failure::LeaseUnknown,
             Error::Stale(text) | Error::Setup(text) => Failure::Invalid(text),
             Error::Refused { code, text, .. } => match code {
                 Code::NotFound if text.contains("lease not found") => Failure::LeaseUnknown,

@@ -58,7 +58,7 @@ impl Held {
     /// An error once it is not held any more. Asks nobody and takes no time: for use before each step that others can see.
     pub fn check(&self) -> Result<(), Error> {
         match &*self.taken.borrow() {
-            Some(why) => Err(Error::SessionLost(why.clone())),
+            Some(why) => Err(Error::Lost(why.clone())),
             None => self.session.check(),
         }
     }
@@ -72,9 +72,9 @@ impl Held {
     pub async fn lost(&self) -> Error {
         let mut taken = self.taken.clone();
         tokio::select! {
-            loss = self.session.lost() => Error::SessionLost(loss.to_string()),
+            loss = self.session.lost() => Error::Lost(loss.to_string()),
             Ok(why) = taken.wait_for(Option::is_some) => {
-                Error::SessionLost(why.clone().unwrap_or_default())
+                Error::Lost(why.clone().unwrap_or_default())
             }
         }
     }

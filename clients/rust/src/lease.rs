@@ -40,7 +40,7 @@ impl Leases {
             // Nobody else has this id: an earlier attempt made it.
             Err(Error::Refused { text, .. }) if text.contains("lease already exists") => {
                 let ttl_s = self.keep_alive(id).await?;
-                ttl_s.map(|ttl_s| (id, ttl_s)).ok_or_else(|| Error::SessionLost("it ran out at once".into()))
+                ttl_s.map(|ttl_s| (id, ttl_s)).ok_or_else(|| Error::Lost("it ran out at once".into()))
             }
             Err(error) => Err(error),
         }

@@ -158,7 +158,7 @@ impl Lock {
             granted = self.granted(&place, give_up) => granted?,
             loss = session.lost() => {
                 place.left = true;
-                return Err(Error::SessionLost(loss.to_string()));
+                return Err(Error::Lost(loss.to_string()));
             }
         };
         match granted {

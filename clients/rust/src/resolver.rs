@@ -35,6 +35,8 @@ use crate::registry::registry;
 /// ```
 pub struct Resolver {
     known: watch::Receiver<Known>,
+    /// What [`Resolver::changed`] told of last.
+    seen: Arc<Vec<Instance>>,
     balance: Balance,
     watching: JoinHandle<()>,
 }
@@ -63,11 +65,11 @@ impl Resolver {
         let feed = Feed::new(client, question, |channel, request| {
             Box::pin(async move { registry(channel).watch(request).await })
         });
-        let (tell, mut known) =
-            watch::channel(Known { instances: Arc::default(), heard: Moment::now(), failed: None });
-        known.mark_unchanged();
+        let seen: Arc<Vec<Instance>> = Arc::default();
+        let nothing = Known { instances: seen.clone(), heard: Moment::now(), failed: None };
+        let (tell, known) = watch::channel(nothing);
         let watching = tokio::spawn(follow(feed, tell));
-        let mut resolver = Resolver { known, balance: Balance::default(), watching };
+        let mut resolver = Resolver { known, seen, balance: Balance::default(), watching };
         resolver.changed().await?;
         Ok(resolver)
     }
@@ -82,19 +84,21 @@ impl Resolver {
         Moment::now().since(self.known.borrow().heard)
     }
 
-    /// Returns when there is something new in [`Resolver::instances`].
+    /// Returns when [`Resolver::instances`] has something that it had not when this returned last.
     pub async fn changed(&mut self) -> Result<(), Error> {
-        let before = self.known.borrow_and_update().instances.clone();
         loop {
+            {
+                let known = self.known.borrow_and_update();
+                if let Some(error) = &known.failed {
+                    return Err(error.clone());
+                }
+                if !Arc::ptr_eq(&known.instances, &self.seen) {
+                    self.seen = known.instances.clone();
+                    return Ok(());
+                }
+            }
             if self.known.changed().await.is_err() {
-                return Err(Error::refused("the registry refused to be watched"));
-            }
-            let known = self.known.borrow_and_update();
-            if let Some(error) = &known.failed {
-                return Err(error.clone());
-            }
-            if !Arc::ptr_eq(&known.instances, &before) {
-                return Ok(());
+                return Err(Error::refused("the registry is not watched any more"));
             }
         }
     }

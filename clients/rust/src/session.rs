@@ -145,7 +145,7 @@ impl Session {
     /// An error as soon as the session is lost.
     pub fn check(&self) -> Result<(), Error> {
         match self.state() {
-            State::Lost(loss) => Err(Error::SessionLost(loss.to_string())),
+            State::Lost(loss) => Err(Error::Lost(loss.to_string())),
             State::Held | State::Doubtful => Ok(()),
         }
     }

@@ -74,7 +74,7 @@ async fn what_the_server_ended_is_known_at_the_next_renewal() {
     let session = client.session(TTL).await.unwrap();
     client.leases().revoke(session.id()).await.unwrap();
     assert_eq!(tokio::time::timeout(BOUND, session.lost()).await.unwrap(), Loss::Ended);
-    assert!(matches!(session.check(), Err(Error::SessionLost(_))));
+    assert!(matches!(session.check(), Err(Error::Lost(_))));
 }
 
 #[tokio::test]
