@@ -12,7 +12,9 @@ use crate::run::Limit;
 use crate::session::{Load, Session, connections_for};
 use crate::stop::Stop;
 use crate::workload::Workload;
-use crate::workload::{expiry, idle, keepalive, lease, load, mass_expiry, put, range, registry, txn, watch};
+use crate::workload::{
+    expiry, idle, keepalive, lease, load, lock, mass_expiry, put, range, registry, txn, watch,
+};
 
 /// Measured time when neither a duration nor a total is given, and the bound on time when only a total is given.
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);
@@ -29,6 +31,7 @@ Examples:
   tenure-bench expiry --leases 10000 --ttl 10
   tenure-bench mass-expiry --leases 100000 --ttl 60 --rate 2000 --clients 64
   tenure-bench registry --instances 100000 --ttl 15 --server-pid $(pidof tenured)
+  tenure-bench lock --names 1 --clients 16
   tenure-bench idle --what watchers --count 100000 --server-pid $(pidof etcd)
   tenure-bench compare --help";
 
@@ -60,6 +63,8 @@ pub(crate) enum Command {
     MassExpiry(Single<mass_expiry::MassExpiry>),
     /// Register instances, and send their heartbeats
     Registry(Single<registry::Registry>),
+    /// Take locks and give them back, each client its own, or all the same few
+    Lock(Single<lock::Lock>),
     /// Hold idle leases or watchers, and see what each costs in memory
     Idle(Single<idle::Idle>),
     /// Write each key of the key space once
@@ -202,6 +207,7 @@ impl Command {
             Self::Expiry(single) => (single.common, Workload::Expiry(single.workload)),
             Self::MassExpiry(single) => (single.common, Workload::MassExpiry(single.workload)),
             Self::Registry(single) => (single.common, Workload::Registry(single.workload)),
+            Self::Lock(single) => (single.common, Workload::Lock(single.workload)),
             Self::Idle(single) => (single.common, Workload::Idle(single.workload)),
             Self::Load(single) => (single.common, Workload::Load(single.workload)),
             Self::Compare(compare) => return Err(compare),
@@ -275,6 +281,7 @@ mod tests {
             "expiry",
             "mass-expiry",
             "registry",
+            "lock",
             "idle",
             "load",
         ] {

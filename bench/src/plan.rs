@@ -16,7 +16,9 @@ use crate::restart::{self, Ending};
 use crate::run::Limit;
 use crate::session::{Load, Session, connections_for};
 use crate::stop::Stop;
-use crate::workload::{Workload, expiry, idle, keepalive, lease, load, mass_expiry, put, range, txn, watch};
+use crate::workload::{
+    Workload, expiry, idle, keepalive, lease, load, lock, mass_expiry, put, range, txn, watch,
+};
 
 /// Callers of workloads whose size is not counted in clients.
 const CLIENTS_OF_ONCE: usize = 64;
@@ -131,6 +133,10 @@ enum Kind {
     Lease,
     Keepalive,
     Watch,
+    /// Each client a lock of its own
+    Lock,
+    /// All clients after one lock
+    LockShared,
     Expiry,
     /// Very many leases end together, beside requests of others
     MassExpiry,
@@ -252,6 +258,8 @@ impl Plan {
             Kind::Watch => {
                 Workload::Watch(watch::Watch { watchers: cell.clients as u32, ..Default::default() })
             }
+            Kind::Lock => Workload::Lock(lock::Lock::default()),
+            Kind::LockShared => Workload::Lock(lock::Lock { names: 1, ..Default::default() }),
             Kind::Expiry => {
                 Workload::Expiry(expiry::Expiry { leases: self.expiry_leases, ..Default::default() })
             }
@@ -289,6 +297,8 @@ impl Kind {
             | Self::Lease
             | Self::Keepalive
             | Self::Watch
+            | Self::Lock
+            | Self::LockShared
             | Self::CatchUp => true,
         }
     }

@@ -11,6 +11,7 @@
 //! | expiry | a key gone with its lease | that none goes early, how late the last goes |
 //! | mass-expiry | a put or get of others while very many leases expire | as expiry; how many entries it takes |
 //! | registry | a heartbeat of an instance | that all are known; how many log entries it takes |
+//! | lock | a lock taken and given back | that no two hold it at once |
 //! | idle | a lease or watcher held open | memory for each |
 //! | load | a key written | |
 //!
@@ -21,6 +22,7 @@ pub(crate) mod idle;
 pub(crate) mod keepalive;
 pub(crate) mod lease;
 pub(crate) mod load;
+pub(crate) mod lock;
 pub(crate) mod mass_expiry;
 pub(crate) mod put;
 pub(crate) mod range;
@@ -53,6 +55,7 @@ pub(crate) enum Workload {
     Expiry(expiry::Expiry),
     MassExpiry(mass_expiry::MassExpiry),
     Registry(registry::Registry),
+    Lock(lock::Lock),
     Idle(idle::Idle),
     Load(load::Load),
 }
@@ -70,6 +73,7 @@ impl Workload {
             Self::Expiry(expiry) => expiry.run(session).await,
             Self::MassExpiry(mass) => mass.run(session).await,
             Self::Registry(registry) => registry.run(session).await,
+            Self::Lock(lock) => lock.run(session).await,
             Self::Idle(idle) => idle.run(session).await,
             Self::Load(load) => load.run(session).await,
         }
