@@ -103,3 +103,12 @@ fn whoever_watches_from_before_a_compaction_is_told_where_history_begins() {
     });
     assert_eq!(failure, Failure::Compacted { at: 4 });
 }
+
+#[test]
+fn the_server_in_memory_is_a_store_as_recipes_want_it() {
+    let store = Store::default();
+    run(async move {
+        let compacted = store.clone();
+        support::conformance::conforms(store, async |revision| compacted.compact(revision)).await;
+    });
+}

@@ -87,14 +87,15 @@ struct Sight {
 impl<P: Primitives> Call<'_, P> {
     /// None: look again.
     async fn attempt(&self, mut wish: Wish, fresh: Fresh) -> Result<Option<Acquired>, Error> {
-        let (sights, revision) = self.look(&wish, fresh).await?;
+        let (sights, own, revision) = self.look(&wish, fresh).await?;
         let unused = sights.iter().all(|sight| sight.seen.written == 0);
-        if !unused {
-            if fresh == Fresh::Any {
-                return Ok(None);
-            }
-            match claim(self.primitives, self.root, &wish.owner, &wish.locks, Fresh::Now).await? {
-                (Claim::Nothing, _) => {}
+        if !unused && fresh == Fresh::Any {
+            return Ok(None);
+        }
+        // Of a lock without a state nobody holds or wants anything.
+        if own && !unused {
+            match claim(self.primitives, self.root, &wish.owner, &wish.locks, Fresh::Since(revision)).await? {
+                (Claim::Nothing, _) => return Ok(None),
                 (Claim::Held(held), revision) => {
                     return Ok(Some(same_grants(self.root, &wish, &held, revision)?));
                 }
@@ -119,7 +120,10 @@ impl<P: Primitives> Call<'_, P> {
         };
         let (spec, sight) = (&wish.locks[obstacle], &sights[obstacle]);
         let fresh = Fresh::Since(revision);
-        if overdue(self.primitives, self.root, &spec.name, &sight.seen.record, fresh).await?
+        // Behind others who wait, what is overdue is theirs to see to, and the steward's.
+        let first = sight.seen.record.line.is_empty() || sight.seen.record.holders == 0;
+        if first
+            && overdue(self.primitives, self.root, &spec.name, &sight.seen.record, fresh).await?
             && look_after(self.primitives, self.root, &spec.name).await?
         {
             return Ok(None);
@@ -130,7 +134,9 @@ impl<P: Primitives> Call<'_, P> {
         self.enqueue(&wish, &terms, &sights, revision).await
     }
 
-    async fn look(&self, wish: &Wish, fresh: Fresh) -> Result<(Vec<Sight>, i64), Failure> {
+    /// The locks, whether their caller has anything of them already, and as of which revision. At first, only whether they are free.
+    async fn look(&self, wish: &Wish, fresh: Fresh) -> Result<(Vec<Sight>, bool, i64), Failure> {
+        let closely = fresh != Fresh::Any;
         let by_policy = |spec: &LockSpec| wish.delay_s.is_none() || spec.mode() == LockMode::Permits;
         let mut reads = Reads::default();
         for spec in &wish.locks {
@@ -139,16 +145,23 @@ impl<P: Primitives> Call<'_, P> {
             if by_policy(spec) {
                 reads = reads.key(keys.policy());
             }
+            if closely {
+                reads = reads.key(keys.place(&wish.owner));
+                reads = reads.key(keys.holder(&wish.owner, false)).key(keys.holder(&wish.owner, true));
+            }
         }
         let mut found = reads.run(self.primitives, fresh).await?;
-        let mut sights = Vec::with_capacity(wish.locks.len());
+        let (mut sights, mut own) = (Vec::with_capacity(wish.locks.len()), false);
         for spec in &wish.locks {
             let seen = Seen::of(found.take_one().as_ref())?;
             let policy =
                 if by_policy(spec) { policy_of(found.take_one().as_ref())? } else { LockPolicy::default() };
             sights.push(Sight { seen, policy });
+            for _ in 0..if closely { 3 } else { 0 } {
+                own |= found.take_one().is_some();
+            }
         }
-        Ok((sights, found.revision))
+        Ok((sights, own, found.revision))
     }
 
     /// The first of the locks that is not to be had at once.

@@ -15,6 +15,7 @@
 // Each test program uses its part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod conformance;
 pub mod explore;
 pub mod store;
 pub mod tasks;
