@@ -42,7 +42,8 @@ impl From<Status> for Answer {
         // What the client's own library says of a connection that broke is no answer of a server's; that a server reset the stream is.
         const OWN: [&str; 4] = ["transport error", "h2 protocol error", "connect", "operation was canceled"];
         let text = status.message().to_owned();
-        if OWN.iter().any(|own| text.contains(own)) && !text.contains("stream error received") {
+        let own = std::error::Error::source(&status).is_some() || OWN.iter().any(|own| text.contains(own));
+        if own && !text.contains("stream error received") {
             return Answer::Silence;
         }
         Answer::Refused(format!("{:?}", status.code()), text)
