@@ -57,6 +57,14 @@ pub trait Changes: Send + 'static {
     /// The next revision that changed a watched key, whole. [`Failure::Compacted`]: what came next is no longer known, and
     /// whoever asked must read anew and watch from there.
     fn next(&mut self) -> impl Future<Output = Result<Change, Failure>> + Send;
+
+    /// Asks how far this watch is, though nothing may change: while `next` is waited for, [`Changes::reached`] may move on.
+    fn ask_reached(&mut self) {}
+
+    /// Every change up to this revision was given by `next`, as far as anything but the changes says so; 0: nothing does.
+    fn reached(&self) -> i64 {
+        0
+    }
 }
 
 /// What one revision did to the watched keys.

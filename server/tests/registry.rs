@@ -12,7 +12,7 @@ use harness::{Cluster, Server};
 use tenure_grpc::etcdserverpb::kv_client::KvClient;
 use tenure_grpc::etcdserverpb::maintenance_client::MaintenanceClient;
 use tenure_grpc::tenure_v1::registry_client::RegistryClient;
-use tenure_proto::etcdserverpb::{CompactionRequest, StatusRequest};
+use tenure_proto::etcdserverpb::{CompactionRequest, PutRequest, StatusRequest};
 use tenure_proto::tenure::v1::set_instance_request::Change;
 use tenure_proto::tenure::v1::watch_instances_response::Event;
 use tenure_proto::tenure::v1::watch_instances_response::removal::Reason;
@@ -93,7 +93,10 @@ impl Mirror {
         match event {
             Event::SnapshotPart(part) => self.upsert(part.instances),
             Event::SnapshotEnd(end) => self.revision = end.revision,
-            Event::Bookmark(bookmark) => assert!(bookmark.revision >= self.revision),
+            Event::Bookmark(bookmark) => {
+                assert!(bookmark.revision >= self.revision);
+                self.revision = bookmark.revision;
+            }
             Event::Reset(_) => self.instances.clear(),
             Event::Delta(delta) => {
                 assert!(delta.revision > self.revision);
@@ -220,6 +223,20 @@ async fn a_follower_resumes_or_is_told_all_anew() {
     late.revision = 0;
     late.until("all anew", |mirror| mirror.revision >= at).await;
     assert_eq!(late.instances, resumed.instances);
+}
+
+#[tokio::test]
+async fn a_follower_of_a_quiet_service_is_told_how_far_it_is() {
+    let server = Server::start();
+    let mut client = client(server.endpoint());
+    register(&mut client, registration("1", 600)).await;
+    let mut mirror = Mirror::open(client, 0).await;
+    mirror.until("the snapshot", |mirror| mirror.revision > 0).await;
+    let mut kv = KvClient::connect(server.endpoint()).await.unwrap();
+    let put = PutRequest { key: "elsewhere".into(), ..Default::default() };
+    let revision = kv.put(put).await.unwrap().into_inner().header.unwrap().revision;
+    mirror.until("a bookmark behind the put", |mirror| mirror.revision >= revision).await;
+    assert_eq!(mirror.instances.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,13 +25,8 @@ const CLOSELY_AT_ONCE: usize = 32;
 /// What is at hand about who sent a heartbeat.
 enum Sight {
     /// The record, of this incarnation, as it is at this member.
-    Known {
-        lease: i64,
-        health: Health,
-        lost: bool,
-    },
-    Superseded,
-    /// This member may only not have heard of it yet.
+    Known { lease: i64, health: Health, lost: bool },
+    /// There is none, or one of another incarnation; this member may only be behind.
     Unknown,
 }
 
@@ -48,7 +43,6 @@ impl<P: Primitives> Registry<P> {
         let mut closely = Vec::new();
         for (number, (beat, sight)) in beats.iter().zip(&sights).enumerate() {
             match sight {
-                Sight::Superseded => results[number] = result(Outcome::Superseded, 0, Health::Unspecified),
                 Sight::Known { lease, health, lost: false } if !self.is_news(beat, *health) => {
                     match ttls.get(lease) {
                         Some(ttl_s) => results[number] = result(Outcome::Alive, *ttl_s, *health),
@@ -72,11 +66,9 @@ impl<P: Primitives> Registry<P> {
         sights.extend(beats.iter().zip(kvs).map(|(beat, kv)| {
             let Some(held) = kv.and_then(Held::decode) else { return Sight::Unknown };
             let InstanceRecord { lease, lost, .. } = held.record;
-            match held.incarnation().cmp(&beat.incarnation) {
-                std::cmp::Ordering::Less => Sight::Unknown,
-                std::cmp::Ordering::Equal => Sight::Known { lease, lost, health: held.record.health() },
-                // Whoever is later was there once, even if this member is behind.
-                std::cmp::Ordering::Greater => Sight::Superseded,
+            match held.incarnation() == beat.incarnation {
+                true => Sight::Known { lease, lost, health: held.record.health() },
+                false => Sight::Unknown,
             }
         }));
         Ok(())
@@ -88,7 +80,7 @@ impl<P: Primitives> Registry<P> {
             .iter()
             .filter_map(|sight| match sight {
                 Sight::Known { lease, lost: false, .. } => Some(*lease),
-                Sight::Known { .. } | Sight::Superseded | Sight::Unknown => None,
+                Sight::Known { .. } | Sight::Unknown => None,
             })
             .collect();
         leases.sort_unstable();

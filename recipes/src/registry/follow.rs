@@ -118,7 +118,17 @@ impl<P: Primitives> Follow<P> {
 
     /// Everything up to this revision was told.
     pub fn told(&self) -> i64 {
-        self.told
+        match &self.state {
+            State::Following { changes, .. } => self.told.max(changes.reached()),
+            State::Begin { .. } | State::Snapshot { .. } => self.told,
+        }
+    }
+
+    /// Asks how far that is, though nothing may change: a later [`Follow::told`] says it.
+    pub fn ask_told(&mut self) {
+        if let State::Following { changes, .. } = &mut self.state {
+            changes.ask_reached();
+        }
     }
 
     /// Reads the state from which to go on; gives what is to be told when that is not the one the follower has.

@@ -7,7 +7,7 @@ use tenure_proto::tenure::v1::{Health, Instance, InstanceRecord, Registration};
 /// Share of the traffic of those that say nothing.
 const WEIGHT: u32 = 100;
 
-/// A stored record and its place in history.
+/// A stored record and its place in history: its pair without the value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
     pub record: InstanceRecord,
@@ -16,8 +16,9 @@ pub struct Held {
 
 impl Held {
     /// None for a value that the registry did not write.
-    pub fn decode(kv: KeyValue) -> Option<Held> {
-        let record = InstanceRecord::decode(kv.value.clone()).ok()?;
+    pub fn decode(mut kv: KeyValue) -> Option<Held> {
+        // Whoever follows a large service keeps very many of these: not the bytes as well.
+        let record = InstanceRecord::decode(std::mem::take(&mut kv.value)).ok()?;
         record.registration.as_ref()?;
         Some(Held { record, kv })
     }

@@ -20,6 +20,19 @@ pub enum Look {
     Ended,
 }
 
+impl Look {
+    /// What can be said before anything is read: this look finds nothing to do unless there are keys (true), or are none (false), that
+    /// begin so.
+    pub fn needs(self, root: &Root, service: &str) -> Option<(Vec<u8>, bool)> {
+        let keys = Keys::new(root.clone());
+        match self {
+            Look::Emptied => Some((keys.instances(service).0, false)),
+            Look::Recovered => Some((keys.whole(Whole::Protection, service), true)),
+            Look::Ended => None,
+        }
+    }
+}
+
 /// What became of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {

@@ -220,6 +220,7 @@ impl Telling {
             return self.changed(delta);
         }
         let revision = self.follow.told();
+        self.follow.ask_told();
         self.say(revision, Event::Bookmark(Bookmark { revision }))
     }
 

@@ -81,7 +81,13 @@ impl Primitives for Here {
         let stream = self.watches.open();
         let spec = WatchSpec::new(Interval::new(&key, &range_end), Revision(from));
         stream.create(&spec).map_err(|error| Failure::Invalid(error.to_string()))?;
-        Ok(Following { stream, told: VecDeque::new(), ended: None, leadership: self.leadership.clone() })
+        Ok(Following {
+            stream,
+            told: VecDeque::new(),
+            ended: None,
+            reached: 0,
+            leadership: self.leadership.clone(),
+        })
     }
 
     async fn grant(&self, lease: i64, ttl_s: i64) -> Result<i64, Failure> {
@@ -264,6 +270,8 @@ pub struct Following {
     /// Whole revisions that came together.
     told: VecDeque<Change>,
     ended: Option<Failure>,
+    /// As the watch said when it was asked.
+    reached: i64,
     leadership: watch::Receiver<Leadership>,
 }
 
@@ -289,10 +297,19 @@ impl Changes for Following {
                 Ok(Next::Canceled { compact_revision, .. }) => {
                     self.ended = Some(Failure::Compacted { at: compact_revision.0 });
                 }
-                Ok(Next::Progress { .. }) => {}
+                // All that came before was given out: nothing is read of the stream while any is left.
+                Ok(Next::Progress { revision, .. }) => self.reached = revision.0,
                 Ok(Next::Stopping) | Err(_) => self.ended = Some(Trouble::Stopping.failure()),
             }
         }
+    }
+
+    fn ask_reached(&mut self) {
+        self.stream.request_progress();
+    }
+
+    fn reached(&self) -> i64 {
+        self.reached
     }
 }
 

@@ -25,14 +25,19 @@ pub fn at(here: Here) -> Registry<Here> {
     Registry::new(here, Root::server(), supply)
 }
 
-fn concerned(_here: &Here, events: &[&Event]) -> BTreeSet<String> {
+fn concerned(here: &Here, events: &[&Event]) -> BTreeSet<String> {
     let deeds = events.iter().map(|event| {
         let deed = if event.place.tombstone { Deed::Deleted } else { Deed::Put };
         (&event.key[..], deed)
     });
+    let root = Root::server();
+    let worth_it = |service: &str, look: Look| match look.needs(&root, service) {
+        Some((prefix, there)) => here.has_keys_below(&prefix) == there,
+        None => true,
+    };
     let mut words = BTreeSet::new();
-    for (service, looks) in concerned_services(&Root::server(), deeds) {
-        let said = LOOKS.iter().filter(|(_, look)| looks.contains(look));
+    for (service, looks) in concerned_services(&root, deeds) {
+        let said = LOOKS.iter().filter(|(_, look)| looks.contains(look) && worth_it(&service, *look));
         words.extend(said.map(|(word, _)| format!("{word}{service}")));
     }
     words
