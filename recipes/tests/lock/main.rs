@@ -8,5 +8,6 @@ mod exhaustive;
 mod failures;
 mod ground;
 mod looking;
+mod model;
 #[path = "../support/mod.rs"]
 mod support;

@@ -192,6 +192,31 @@ pub fn explore(
     explored
 }
 
+/// Follows one path to its end, as `chance` has it: for more clients than all paths of could be followed. `chance` gives a number below
+/// the one it is given.
+pub fn wander(
+    mut scene: Scene,
+    on_death: impl Fn(&mut Scene, i64),
+    check: impl Fn(&Scene, bool, &[Choice]),
+    mut chance: impl FnMut(usize) -> usize,
+) {
+    let mut path = Vec::new();
+    loop {
+        check(&scene, false, &path);
+        let choices = scene.choices();
+        if choices.is_empty() {
+            assert!(scene.unfinished().is_empty(), "{:?} wait for ever after {path:?}", scene.unfinished());
+            return check(&scene, true, &path);
+        }
+        // Ends of sessions are rare, or nobody would come to anything.
+        let steps = choices.iter().filter(|choice| matches!(choice, Choice::Step(_))).count();
+        let all = if steps > 0 && chance(20) > 0 { steps } else { choices.len() };
+        let choice = choices[chance(all)];
+        path.push(choice);
+        scene.follow(choice, &on_death);
+    }
+}
+
 impl Gated {
     /// Waits to be let through.
     async fn pass(&self, reads: bool) {
