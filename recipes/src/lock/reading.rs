@@ -9,7 +9,7 @@ use tenure_proto::etcdserverpb::{RangeRequest, RequestOp, TxnRequest};
 use tenure_proto::mvccpb::KeyValue;
 use tenure_proto::tenure::v1::{LockPolicy, LockQueued, LockRecord};
 
-use super::keys::{Keys, Owner, Part, part};
+use super::keys::{Keys, Owner, Part, hexadecimal, part};
 use crate::key::Root;
 use crate::primitives::{Failure, Primitives};
 
@@ -137,7 +137,9 @@ impl Entry {
     }
 }
 
-/// The queue's first, `limit` at the most, of those at or behind the place `line`.
+/// The queue's first, `limit` at the most, of those at or behind the place `line`. A store counts all keys of a range that it is
+/// asked for, so one that is likely enough to hold as many is asked for first: of a long queue whose members came one after the
+/// other.
 pub async fn first<P: Primitives>(
     primitives: &P,
     root: &Root,
@@ -146,11 +148,21 @@ pub async fn first<P: Primitives>(
     limit: i64,
     fresh: Fresh,
 ) -> Result<Vec<Entry>, Failure> {
+    const NEAR: i64 = 256;
     if line.is_empty() {
         return Ok(Vec::new());
     }
-    let queue = Keys::new(root, name).queue_from(line);
-    let mut found = Reads::default().range(queue, limit).run(primitives, fresh).await?;
+    let keys = Keys::new(root, name);
+    let whole = keys.queue_from(line);
+    if let Some(far) = i64::from_str_radix(line, 16).ok().and_then(|line| line.checked_add(NEAR)) {
+        let near = (whole.0.clone(), keys.queue_from(&hexadecimal(far)).0);
+        let mut found = Reads::default().range(near, limit).run(primitives, fresh).await?;
+        let kvs = found.take();
+        if kvs.len() as i64 >= limit {
+            return kvs.iter().map(|kv| Entry::of(root, kv)).collect();
+        }
+    }
+    let mut found = Reads::default().range(whole, limit).run(primitives, fresh).await?;
     found.take().iter().map(|kv| Entry::of(root, kv)).collect()
 }
 

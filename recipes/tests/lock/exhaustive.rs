@@ -4,6 +4,7 @@
 //! The short form leaves out what takes minutes: three clients with ends of sessions, and three whose looks are torn. TENURE_LONG=1 has
 //! all of it.
 
+use tenure_proto::etcdserverpb::PutRequest;
 use tenure_proto::tenure::v1::LockSpec;
 use tenure_recipes::lock::{self, Acquired, Waited, Wish};
 use tenure_recipes::{Error, Primitives, Reason};
@@ -84,4 +85,39 @@ fn a_read_write_lock() {
 #[test]
 fn a_semaphore() {
     every_order_of_three([permits(NAME, 1, 2), permits(NAME, 2, 2), permits(NAME, 1, 2)]);
+}
+
+/// It takes four: one who holds, one who waits, one who looked early and comes late, and one who looked later and is there before. The late
+/// one's place is before the other's, so whoever hands the lock on must see it or be overtaken by it.
+#[test]
+fn whoever_comes_late_to_an_early_place_is_not_passed_over() {
+    for (looked, seen) in (0..5).flat_map(|looked| (0..7).map(move |seen| (looked, seen))) {
+        let mut scene = Scene::default();
+        for session in 1..=4 {
+            let store = scene.store.clone();
+            run(async move { store.grant(session, 10).await.unwrap() });
+            scene.client(true, move |store| take_a_turn(store, session, exclusive(NAME)));
+        }
+        let [holder, waiter, late, other] = [0, 1, 2, 3];
+        (0..2).for_each(|_| assert!(scene.step(holder), "it looks, and is granted the lock"));
+        while scene.step(waiter) {}
+        (0..looked).for_each(|_| {
+            scene.step(late);
+        });
+        // Time goes by, so that the other one's place is a later one.
+        let store = scene.store.clone();
+        run(async move { store.grant(5, 10).await.unwrap() });
+        scene.store.with(|solo| {
+            let put = PutRequest { key: b"elsewhere"[..].into(), ..PutRequest::default() };
+            solo.put(&put).unwrap()
+        });
+        while scene.step(other) {}
+        while scene.step(holder) {}
+        (0..seen).for_each(|_| {
+            scene.step(waiter);
+        });
+        while scene.step(late) {}
+        while (0..4).any(|client| scene.step(client)) {}
+        assert!(scene.unfinished().is_empty(), "{:?} wait for ever ({looked}, {seen})", scene.unfinished());
+    }
 }

@@ -115,6 +115,15 @@ impl Scene {
         }
     }
 
+    /// This client's next call is done, if it is about to make one.
+    pub fn step(&mut self, client: usize) -> bool {
+        let about_to = self.gates.lock().unwrap().waiting.contains_key(&client);
+        if about_to {
+            self.follow(Choice::Step(client), &|_, _| {});
+        }
+        about_to
+    }
+
     fn follow(&mut self, choice: Choice, on_death: &dyn Fn(&mut Scene, i64)) {
         match choice {
             Choice::Step(client) => {
