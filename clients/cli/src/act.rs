@@ -44,6 +44,12 @@ pub struct Break {
     /// Told to the holder and to those who look
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
+    /// Of those who share the lock under one token, the one with this session, in hexadecimal
+    #[arg(long, value_name = "SESSION", value_parser = crate::lease::id, requires = "owner")]
+    session: Option<i64>,
+    /// Likewise, the one with this id
+    #[arg(long, value_name = "ID", requires = "session")]
+    owner: Option<String>,
     /// Give the lock to the next at once, though it has a delay
     #[arg(long)]
     skip_delay: bool,
@@ -59,7 +65,8 @@ impl Break {
             reason: self.reason,
             by: whoami::operator(),
             skip_delay: self.skip_delay,
-            ..BreakLockRequest::default()
+            session_id: self.session.unwrap_or_default(),
+            owner_id: self.owner.unwrap_or_default(),
         };
         match self.endpoints.client()?.operate().break_lock(request).await?.broken {
             true => say("broken"),

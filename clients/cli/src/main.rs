@@ -181,8 +181,9 @@ async fn run(verb: Verb) -> Result<u8, Failure> {
         Verb::Snapshot(snapshot) => snapshot.run().await,
         Verb::Cluster(cluster) => cluster.run().await,
         Verb::Completion { shell } => {
-            clap_complete::generate(shell, &mut Tenure::command(), "tenure", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Tenure::command(), "tenure", &mut script);
+            output::say(String::from_utf8_lossy(&script).trim_end())
         }
     };
     done.map(|()| 0)

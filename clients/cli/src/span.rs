@@ -41,7 +41,7 @@ pub fn ago(unix_ms: i64) -> String {
 
 /// Seconds of which a negative number says that they are not known.
 pub fn left(seconds: i64) -> String {
-    u64::try_from(seconds).map_or_else(|_| "?".into(), |seconds| show(Duration::from_secs(seconds)))
+    u64::try_from(seconds).map_or_else(|_| "-".into(), |seconds| show(Duration::from_secs(seconds)))
 }
 
 #[cfg(test)]

@@ -31,9 +31,14 @@ impl Why {
     pub async fn run(self) -> Result<(), Failure> {
         let client = self.endpoints.client()?;
         let (lock, election) = (inspect(&client, &self.name).await?, leading(&client, &self.name).await?);
-        let mut paragraphs = vec![about_lock(&self.name, &lock)];
+        let mut paragraphs = Vec::new();
         if election.term.is_some() || !election.candidates.is_empty() {
             paragraphs.push(about_election(&self.name, &election));
+        }
+        // Of a lock that is free there is nothing to say where an election is meant.
+        let delayed = lock.lock.as_ref().is_some_and(|lock| lock.delay.is_some());
+        if paragraphs.is_empty() || !lock.holders.is_empty() || !lock.waiters.is_empty() || delayed {
+            paragraphs.push(about_lock(&self.name, &lock));
         }
         say(&paragraphs.join("\n"))
     }

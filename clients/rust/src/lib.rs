@@ -82,6 +82,10 @@ pub use tenure_recipes::Change;
 /// What happens in an election.
 pub use tenure_proto::tenure::v1::election_event::Event as ElectionNews;
 
+/// What [`Options::tls`] is made of.
+#[cfg(feature = "tls")]
+pub use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
 pub use balance::Picked;
 pub use client::{Client, MemberStatus};
 pub use election::{Candidate, Election, Term};
