@@ -26,7 +26,7 @@ use tonic_types::StatusExt;
 /// For anything that a living cluster does within a few elections.
 const BOUND: Duration = Duration::from_secs(60);
 const NAME: &str = "db/main";
-const TTL_S: i64 = 5;
+const TTL_S: i64 = 10;
 
 /// The members that a client knows, of which it asks another one when one does not answer.
 #[derive(Clone)]
@@ -379,4 +379,58 @@ async fn the_cluster_loses_its_leader_and_the_election_does_not() {
         task.abort();
     }
     tasks.iter().for_each(JoinHandle::abort);
+}
+
+/// How long it takes is printed, not asserted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_of_observers_is_told_each_step_once() {
+    let (connections, each) = if harness::long() { (100, 100) } else { (10, 50) };
+    let server = Server::start();
+    let members = Members::of(vec![server.endpoint()], 0);
+    let (a, b) = (members.open().await, members.open().await);
+    let renewing = [members.renewing(a), members.renewing(b)];
+    members.stand("a", a).await;
+    members.stand("b", b).await;
+    let connect = |_| async {
+        let mut client = members.elections(0);
+        let mut streams = Vec::with_capacity(each);
+        for _ in 0..each {
+            let request = ElectionObserveRequest { name: NAME.into(), from_epoch: 1 };
+            streams.push(client.observe(request).await.unwrap().into_inner());
+        }
+        streams
+    };
+    let mut crowd: Vec<_> = join_all((0..connections).map(connect)).await.into_iter().flatten().collect();
+    assert_eq!(told_next(&mut crowd).await, ["1 a starts"]);
+    let token = members.leader().await.term.unwrap().token;
+    let steps: [(&str, &[&str]); 2] =
+        [("b", &["1 a TRANSFERRED", "2 b starts"]), ("", &["2 b RESIGNED", "2 vacant"])];
+    let mut token = token;
+    for (successor, expected) in steps {
+        let successor_id = successor.to_owned();
+        let request = ElectionResignRequest { name: NAME.into(), token, successor_id, ..Default::default() };
+        let begun = std::time::Instant::now();
+        let resigned = members.elections(0).resign(request).await.unwrap().into_inner();
+        token = resigned.next.map_or(0, |next| next.token);
+        for event in expected {
+            assert_eq!(told_next(&mut crowd).await, [*event]);
+        }
+        eprintln!("{} observers were told {expected:?} within {:?}", crowd.len(), begun.elapsed());
+    }
+    renewing.iter().for_each(JoinHandle::abort);
+}
+
+/// The next event of each, which must be the same for all.
+async fn told_next(crowd: &mut [Streaming<ElectionEvent>]) -> Vec<String> {
+    let next = crowd.iter_mut().map(|stream| async {
+        loop {
+            let event = stream.message().await.unwrap().unwrap().event.unwrap();
+            if !matches!(event, Event::Progress(_)) {
+                return words(&[event]).remove(0);
+            }
+        }
+    });
+    let mut told = tokio::time::timeout(BOUND, join_all(next)).await.unwrap();
+    told.dedup();
+    told
 }
