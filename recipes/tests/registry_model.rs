@@ -176,6 +176,11 @@ fn is_protected(world: &World) -> bool {
     reply.services[0].protection.is_some()
 }
 
+/// Ten times as many in the long form.
+fn seeds(short: u64) -> u64 {
+    if std::env::var_os("TENURE_LONG").is_some() { 10 * short } else { short }
+}
+
 /// How often the stories came to what they are about.
 #[derive(Default)]
 struct Met {
@@ -241,11 +246,11 @@ fn look_at_all(world: &mut World) {
 #[test]
 fn it_does_what_a_naive_registry_does_though_replies_are_lost() {
     let mut met = Met::default();
-    for seed in 0..150 {
+    for seed in 0..seeds(40) {
         one_story(seed, &mut met);
     }
     let Met { protected, lost, stale, drained, expired } = met;
-    assert!([protected, lost, stale, drained, expired].into_iter().all(|times| times > 100));
+    assert!([protected, lost, stale, drained, expired].into_iter().all(|times| times > 30));
 }
 
 /// Several clients, two stewards and a consumer, each going on one call at a time, in random order.
@@ -320,7 +325,7 @@ async fn set_policy<P: Primitives>(registry: Registry<P>) {
 
 #[test]
 fn r8_whoever_follows_holds_what_is_there_in_whatever_order_all_go_on() {
-    for seed in 0..200 {
+    for seed in 0..seeds(60) {
         one_scramble(seed);
     }
 }

@@ -133,9 +133,9 @@ async fn an_instance_lives_drains_falls_silent_and_is_removed() {
     client.set_service_policy(request).await.unwrap();
     let mut mirror = Mirror::open(client.clone(), 0).await;
 
-    for (id, ttl_s) in [("1", 3), ("2", 600)] {
-        let reply = register(&mut client, registration(id, ttl_s)).await;
-        assert_eq!((reply.outcome(), reply.ttl_s), (register_response::Outcome::Registered, ttl_s));
+    for id in ["1", "2"] {
+        let reply = register(&mut client, registration(id, 600)).await;
+        assert_eq!((reply.outcome(), reply.ttl_s), (register_response::Outcome::Registered, 600));
         assert!(reply.header.unwrap().member_id != 0);
     }
     mirror.until("both are there", |mirror| mirror.instances.len() == 2).await;
@@ -156,7 +156,9 @@ async fn an_instance_lives_drains_falls_silent_and_is_removed() {
     mirror.until("it drains", |mirror| !mirror.instances["2"].routable).await;
     mirror.until("it is back", |mirror| mirror.instances["2"].routable).await;
 
-    // Nobody beats for the first: lost, then removed.
+    // The first says that it must be heard of more often, and is not: lost, then removed.
+    let update = Registration { sequence: 1, ..registration("1", 3) };
+    assert_eq!(register(&mut client, update).await.outcome(), register_response::Outcome::Registered);
     mirror.until("it is lost", |mirror| mirror.health("1") == Some(Health::Lost)).await;
     assert_eq!(lookup(&mut client, true).await, ["2"]);
     mirror.until("it is removed", |mirror| mirror.health("1").is_none()).await;
@@ -174,7 +176,7 @@ async fn many_heartbeats_a_message_cost_no_log_entries() {
     let names: Vec<String> = (0..200).map(|number| number.to_string()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     for name in &names {
-        register(&mut client, registration(name, 60)).await;
+        register(&mut client, registration(name, 600)).await;
     }
     let index = async || {
         let mut status = MaintenanceClient::connect(server.endpoint()).await.unwrap();
@@ -188,7 +190,7 @@ async fn many_heartbeats_a_message_cost_no_log_entries() {
     for _ in 0..50 {
         let answer = answers.message().await.unwrap().unwrap();
         let alive = |result: &HeartbeatResult| {
-            (result.outcome(), result.ttl_s) == (heartbeat_result::Outcome::Alive, 60)
+            (result.outcome(), result.ttl_s) == (heartbeat_result::Outcome::Alive, 600)
         };
         assert!(answer.results.len() == 200 && answer.results.iter().all(alive));
         send.send(heartbeats(&names)).await.unwrap();
@@ -241,30 +243,31 @@ async fn a_follower_of_a_quiet_service_is_told_how_far_it_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_outlive_their_leader() {
-    const TTL_S: i64 = 6;
+    const TTL_S: i64 = 10;
     let mut cluster = Cluster::start(3);
     let leader = cluster.leader().await;
     let survivor = (leader + 1) % 3;
     let mut client = client(cluster.members[survivor].endpoint());
     let names: Vec<String> = (0..50).map(|number| number.to_string()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    for name in &names {
-        register(&mut client, registration(name, TTL_S)).await;
-    }
+    futures::future::join_all(names.iter().map(|name| {
+        let mut client = client.clone();
+        async move { register(&mut client, registration(name, TTL_S)).await }
+    }))
+    .await;
     let mut mirror = Mirror::open(client.clone(), 0).await;
     mirror.until("all are there", |mirror| mirror.instances.len() == 50).await;
 
+    let beaten = std::time::Instant::now();
     client.beat(heartbeats(&names)).await.unwrap();
     cluster.members[leader].kill();
     let next = cluster.leader_other_than(Some(leader)).await;
-    let promoted = std::time::Instant::now();
-    // Nobody beats any more: each is stale one whole TTL after the promotion at the earliest, and as all are at once, none is lost.
+    // Nobody beats any more: none is stale before its TTL is over, whoever led, and as all are at once, none is lost.
     mirror.until("one is stale", |mirror| mirror.instances.values().any(|one| one.stale)).await;
-    let earliest = Duration::from_secs(TTL_S as u64) - Duration::from_secs(1);
     assert!(
-        promoted.elapsed() >= earliest,
-        "the first was stale {:?} after the promotion",
-        promoted.elapsed()
+        beaten.elapsed() >= Duration::from_secs(TTL_S as u64),
+        "stale {:?} after its heartbeat",
+        beaten.elapsed()
     );
     mirror
         .until("all are stale", |mirror| mirror.instances.values().filter(|one| one.stale).count() == 50)
@@ -289,5 +292,8 @@ async fn a_member_alone_still_answers_lookups() {
     assert_eq!(ids(&reply.instances), ["1"]);
     // And who asks for the newest is not told that there is nothing.
     let newest = LookupRequest { services: of_service(), ..Default::default() };
-    assert!(matches!(client.lookup(newest).await.unwrap_err().code(), Code::Unavailable | Code::Cancelled));
+    assert!(matches!(
+        client.lookup(newest).await.unwrap_err().code(),
+        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded
+    ));
 }
