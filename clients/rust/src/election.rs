@@ -185,6 +185,10 @@ impl Candidate {
         // Only now that the leader's code has ended.
         if term.check().is_ok() {
             term.resign().await?;
+            if self.session.is_none() {
+                // What is left of it runs out by itself.
+                let _ = term.session().close().await;
+            }
         }
         withdrawal.request = None;
         done
