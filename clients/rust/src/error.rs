@@ -17,8 +17,11 @@ pub enum Error {
     /// It may have been done, or may still be: the answer was lost. Find out before repeating it.
     #[error("{0}")]
     Unknown(String),
-    /// The revision from which something was wanted is gone; `at` is the first that is still there. Read anew.
-    #[error("what was asked for has been compacted away up to revision {at}; read anew and go on from there")]
+    /// The revision from which something was wanted is gone; `at` is the first that is still there, 0 where the server does
+    /// not say it. Read anew.
+    #[error(
+        "what was asked for has been compacted away (up to revision {at}); read anew and go on from there"
+    )]
     Compacted { at: i64 },
     /// The guard does not hold any more: somebody else may be the holder. Nothing was written. Stop what it protected.
     #[error("{0}")]

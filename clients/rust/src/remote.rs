@@ -22,6 +22,16 @@ impl Remote {
         Remote { client }
     }
 
+    /// Up to where: a range is refused without saying it, a watch says it.
+    async fn compacted(&self, key: Vec<u8>, revision: i64) -> Failure {
+        let asked = async { Changes::next(&mut self.watch(key, Vec::new(), revision).await?).await };
+        match tokio::time::timeout(self.client.options().attempt_timeout, asked).await {
+            Ok(Err(failure @ Failure::Compacted { .. })) => failure,
+            // A member that has not heard of it yet: it is gone up to there at the least.
+            Ok(_) | Err(_) => Failure::Compacted { at: revision + 1 },
+        }
+    }
+
     fn leases(&self) -> Leases {
         Leases::new(self.client.clone())
     }
@@ -37,7 +47,11 @@ impl Primitives for Remote {
 
     async fn range(&self, range: RangeRequest) -> Result<RangeResponse, Failure> {
         let ask = |channel, request| async move { kv(channel).range(request).await };
-        self.client.call(Repeat::Harmless, range, ask).await.map_err(read)
+        let (key, revision) = (range.key.clone(), range.revision);
+        match self.client.call(Repeat::Harmless, range, ask).await {
+            Err(Error::Compacted { .. }) => Err(self.compacted(key.to_vec(), revision).await),
+            answer => answer.map_err(read),
+        }
     }
 
     async fn watch(&self, key: Vec<u8>, range_end: Vec<u8>, from: i64) -> Result<Watch, Failure> {

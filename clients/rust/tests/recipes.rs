@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../recipes/tests/support/conformance.rs"]
+mod conformance;
 mod fixture;
 
 use fixture::{BOUND, Cluster};
@@ -17,6 +19,14 @@ fn root() -> Root {
 fn wish(session: i64, id: &str) -> Wish {
     let owner = Owner { session, id: id.into() };
     Wish { locks: vec![LockSpec { name: "x".into(), ..LockSpec::default() }], owner, ..Wish::default() }
+}
+
+#[tokio::test]
+async fn a_connection_is_a_store_as_recipes_want_it() {
+    let cluster = Cluster::of(3).await;
+    let client = cluster.client();
+    let compact = async |revision| client.kv().compact(revision).await.unwrap();
+    conformance::conforms(Remote::new(client.clone()), compact).await;
 }
 
 #[tokio::test]
