@@ -236,3 +236,45 @@ async fn members_die_and_the_queue_goes_on_in_its_order() {
         held = granted;
     }
 }
+
+/// The long form has ten thousand, and says how long a step takes.
+#[tokio::test]
+async fn many_wait_for_one_lock_and_each_step_grants_it_to_the_next() {
+    let count = if harness::long() { 10_000 } else { 300 };
+    let server = Server::start();
+    let mut clients = Vec::new();
+    // A connection has so many calls under way at the most.
+    for _ in 0..count / 100 {
+        clients.push(Client::connect(&server).await);
+    }
+    clients[0].session(1).await;
+    let mut held = clients[0].hold(exclusive("x", 1, "holder")).await;
+    let (granted, mut grants) = tokio::sync::mpsc::channel(count);
+    for number in 0..count {
+        let mut client = clients[number % clients.len()].clone();
+        let granted = granted.clone();
+        tokio::spawn(async move {
+            let grant = client.hold(exclusive("x", 1, &format!("w{number}"))).await;
+            granted.send((std::time::Instant::now(), grant)).await.unwrap();
+        });
+    }
+    clients[0].until_waiting("x", count as i64).await;
+    let mut took = Vec::with_capacity(count);
+    for _ in 0..count {
+        let released = std::time::Instant::now();
+        assert_eq!(clients[0].release("x", held.token).await, Released::Released);
+        let (at, grant) =
+            tokio::time::timeout(BOUND, grants.recv()).await.expect("a step granted nothing").unwrap();
+        assert!(grant.token > held.token);
+        assert!(grants.try_recv().is_err(), "a step granted the lock twice");
+        took.push(at - released);
+        held = grant;
+    }
+    took.sort();
+    eprintln!(
+        "{count} waiters: a step takes {:?}, of a hundred one {:?}",
+        took[count / 2],
+        took[count * 99 / 100]
+    );
+    assert_eq!(clients[0].release("x", held.token).await, Released::Released);
+}
