@@ -1,7 +1,7 @@
 //! Elections: at each revision at most one leader, and that one has a live session in the same revision. Each term has an epoch (1, 2,
 //! 3 ... and never again), a token (the revision at which its holder key was created), one start and one end on record.
 //!
-//! [`State`] is what the keys say at one revision, [`rules`] say what is due or what a wish comes to, as a [`Transition`], and that is one
+//! `State` is what the keys say at one revision, `rules` say what is due or what a wish comes to, as a `Transition`, and that is one
 //! txn which compares all that was decided upon; who loses a race reads again. Whatever takes time is a key on a lease. So it does not
 //! matter who acts: [`help`] does what is due, for whoever calls it, and nothing if nothing is.
 //!

@@ -8,7 +8,7 @@
 //!                  └─────► leave                  └──────────► help: the same, by whoever sees it first
 //! ```
 //!
-//! [`plan`] is the heart of it; the other files are its callers. Nothing here waits but [`wait`] and [`follow`], and nothing keeps
+//! `plan` is the heart of it; the other files are its callers. Nothing here waits but `wait` and `follow`, and nothing keeps
 //! time: how long somebody is willing to wait is its caller's business.
 
 mod acquire;
