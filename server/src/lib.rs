@@ -7,6 +7,7 @@ pub mod checksum;
 pub mod clock;
 pub mod config;
 pub mod data_dir;
+mod gateway;
 mod gathered;
 pub mod ids;
 pub mod joining;

@@ -17,6 +17,7 @@ use crate::authority::Mended;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AutoCompaction, Config, ListenUrl};
 use crate::data_dir::{DataDir, Identity, Origin};
+use crate::gateway::{GatewayLayer, Pages};
 use crate::gathered::Gathered;
 use crate::ids::{Dice, MemberId};
 use crate::net::{Door, Net, Tcp};
@@ -104,9 +105,11 @@ pub async fn run(config: Config) -> Result<(), Error> {
         txn_operations_max: config.limits.txn_ops_max,
     };
     let routes = api::routes(&node, identity.cluster, identity.member, limits, &stopping);
+    let gateway = GatewayLayer::new(Pages::new(&node), limits.message_bytes_max());
     let mut servers = tokio::task::JoinSet::new();
     for listener in listeners {
-        let server = server(&config).layer(limits.wording()).add_routes(routes.clone());
+        let server =
+            server(&config).layer(gateway.clone()).layer(limits.wording()).add_routes(routes.clone());
         servers.spawn(server.serve_with_incoming_shutdown(incoming(listener), stopped(stopping.clone())));
     }
     announce(&config, &identity);
@@ -268,6 +271,7 @@ fn tell_of_store(event: StoreEvent) {
 
 fn server(config: &Config) -> Server {
     Server::builder()
+        .accept_http1(true)
         .tcp_nodelay(true)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_stream_window_size(STREAM_WINDOW)

@@ -76,6 +76,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("restore", 5),
     ("node", 6),
     ("api", 7),
+    ("gateway", 7),
     ("serve", 8),
     ("main", 9),
 ];

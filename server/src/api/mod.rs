@@ -58,7 +58,7 @@ pub struct Limits {
 
 impl Limits {
     /// The largest message that is read at all.
-    fn message_bytes_max(self) -> usize {
+    pub fn message_bytes_max(self) -> usize {
         self.request_bytes_max + MESSAGE_OVERHEAD
     }
 

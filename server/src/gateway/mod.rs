@@ -1,0 +1,159 @@
+//! JSON over plain HTTP for whoever does not speak gRPC: each RPC that carries a `google.api.http` rule answers at its path, and
+//! streams are lines. It stands in front of the gRPC routes, turns such a request into the gRPC request that it means, and
+//! the answer back; so it knows no service, and no service knows of it. What is gRPC passes untouched.
+//!
+//! | file      | what it knows                                                  |
+//! |-----------|----------------------------------------------------------------|
+//! | `routes`  | which path is which RPC: read from the descriptors             |
+//! | `json`    | messages as JSON and back, in etcd's conventions               |
+//! | `split`   | where one JSON value ends and the next begins                  |
+//! | `frames`  | gRPC's framing of messages in a body, both ways                |
+//! | `call`    | one call: its request, its answer, its refusal                 |
+//! | `refusal` | a gRPC status as an HTTP status and a body                     |
+//! | `pages`   | what is no RPC: `/version`, `/health`, `/livez`, `/readyz`     |
+
+mod call;
+mod frames;
+mod json;
+mod pages;
+mod refusal;
+mod routes;
+mod split;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN};
+use tonic::codegen::http::{Method, Request, Response, StatusCode};
+use tower_layer::Layer;
+
+pub use pages::Pages;
+use routes::Routes;
+
+/// Puts the gateway in front of the services.
+#[derive(Clone)]
+pub struct GatewayLayer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    routes: Routes,
+    pages: Pages,
+    /// The largest body of a unary request, and the largest request of a stream, bytes.
+    body_bytes_max: usize,
+}
+
+impl GatewayLayer {
+    /// `message_bytes_max`: the largest message that the services read, bytes.
+    pub fn new(pages: Pages, message_bytes_max: usize) -> GatewayLayer {
+        // Base64 makes four bytes of three; names and numbers want some room too.
+        let body_bytes_max = message_bytes_max / 3 * 4 + (64 << 10);
+        GatewayLayer { shared: Arc::new(Shared { routes: Routes::new(), pages, body_bytes_max }) }
+    }
+}
+
+#[derive(Clone)]
+pub struct Gateway<S> {
+    service: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> Layer<S> for GatewayLayer {
+    type Service = Gateway<S>;
+
+    fn layer(&self, service: S) -> Gateway<S> {
+        Gateway { service, shared: self.shared.clone() }
+    }
+}
+
+/// The gRPC routes: they answer whatever they are asked.
+pub trait Inner:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> Inner for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+impl<S: Inner> Service<Request<Body>> for Gateway<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(task)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if is_grpc(&request) {
+            return Box::pin(self.service.call(request));
+        }
+        let (shared, service) = (self.shared.clone(), self.service.clone());
+        Box::pin(async move { Ok(answer(&shared, service, request).await) })
+    }
+}
+
+fn is_grpc(request: &Request<Body>) -> bool {
+    let told = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    told.is_some_and(|told| told.starts_with(b"application/grpc"))
+}
+
+async fn answer<S: Inner>(shared: &Shared, service: S, request: Request<Body>) -> Response<Body> {
+    let crosses_origins = request.headers().contains_key(ORIGIN);
+    let mut response = if request.method() == Method::OPTIONS {
+        plain(StatusCode::OK, "")
+    } else if let Some(route) = shared.routes.find(request.uri().path()) {
+        if request.method() == Method::POST {
+            call::call(route, service, request, shared.body_bytes_max).await
+        } else {
+            plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n")
+        }
+    } else if ["/v3/", "/v1/"].iter().any(|prefix| request.uri().path().starts_with(prefix)) {
+        plain(StatusCode::NOT_FOUND, "Not Found\n")
+    } else {
+        // Without its body a request may be waited with.
+        let (head, _) = request.into_parts();
+        shared.pages.answer(&head.method, &head.uri).await
+    };
+    if crosses_origins {
+        allow_origins(&mut response);
+    }
+    response
+}
+
+/// Any page may ask, as with etcd's default `--cors=*`.
+fn allow_origins(response: &mut Response<Body>) {
+    let allowed = [
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-methods", "POST, GET, OPTIONS, PUT, DELETE"),
+        ("access-control-allow-headers", "accept, content-type, authorization, tenure-guard"),
+    ];
+    for (name, value) in allowed {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+}
+
+/// An answer in plain text.
+fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    typed(status, "text/plain; charset=utf-8", text.into())
+}
+
+fn typed(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::new(http_body_util::Full::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

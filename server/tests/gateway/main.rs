@@ -1,0 +1,93 @@
+//! The gateway against a recording of etcd's: every request of the transcript is sent again, in its order, to one fresh member, and
+//! what it answers must be what etcd 3.5.1 answered, but for what `alike.rs` says is different in any two clusters, and
+//! the differences that `differences.md` gives a reason for. Each of those must still be one.
+#![allow(clippy::unwrap_used)]
+
+mod alike;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod http;
+mod transcript;
+
+use std::collections::BTreeMap;
+
+use harness::{Launch, Server};
+use transcript::Exchange;
+
+#[test]
+fn the_gateway_answers_as_etcds_did() {
+    let home = tempfile::tempdir().unwrap();
+    let mut launch = Launch::alone(Launch::program_under_test(), home.path());
+    launch.name = "n1".to_owned();
+    let server = Server::start_as(launch, home);
+    let port = server.launch.client_port;
+    let exchanges = transcript::read(include_str!("etcd-3.5.1.txt"));
+    assert!(exchanges.len() > 140, "the transcript is whole");
+    let reasons = differences(include_str!("differences.md"));
+    let (mut wrong, mut differ) = (Vec::new(), Vec::new());
+    for exchange in exchanges.iter().filter(|exchange| exchange.status != 0) {
+        let asked = exchange.here(server.launch.peer_port);
+        let told = http::ask(port, &asked, exchange.lines.len());
+        if alike::alike(exchange, &told) {
+            continue;
+        }
+        if reasons.contains_key(&exchange.title()) {
+            differ.push(exchange.title());
+        } else {
+            wrong.push(format!("{}\n  etcd: {exchange:?}\n  here: {told:?}", exchange.title()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} answers differ:\n{}", wrong.len(), wrong.join("\n"));
+    let stale: Vec<_> = reasons.keys().filter(|title| !differ.contains(title)).collect();
+    assert!(stale.is_empty(), "these are no differences any more: {stale:?}");
+}
+
+/// From the request to the reason: `- REQUEST` and, below it, why.
+fn differences(text: &str) -> BTreeMap<String, String> {
+    let mut reasons = BTreeMap::new();
+    for part in text.split("\n- `").skip(1) {
+        let (title, why) = part.split_once("`:").expect("a request in quotes, a colon, a reason");
+        reasons.insert(title.to_owned(), why.trim().to_owned());
+    }
+    reasons
+}
+
+#[test]
+fn a_request_is_answered_whatever_it_holds() {
+    let server = Server::start();
+    let port = server.launch.client_port;
+    let large = format!(r#"{{"key":"{}"}}"#, "A".repeat(4 << 20));
+    let deep = format!("{}{}", r#"{"success":[{"request_txn":"#.repeat(10_000), "}]}".repeat(10_000));
+    for (path, body) in [
+        ("/v3/kv/put", &*large),
+        ("/v3/kv/txn", &*deep),
+        ("/v3/kv/range", "{"),
+        ("/v3/kv/range", "[]"),
+        ("/v3/kv/range", "\u{0}"),
+        ("/v3/watch", "}"),
+        ("/v3/watch", &*large),
+        ("/v3/lease/keepalive", r#"{"ID":"x"}"#),
+    ] {
+        let exchange = Exchange::post(path, body);
+        let told = http::ask(port, &exchange, 1);
+        assert!((400..500).contains(&told.status), "{path} {}: {told:?}", &body[..body.len().min(60)]);
+    }
+    let well = http::ask(port, &Exchange::get("/health"), 1);
+    assert_eq!(well.status, 200);
+}
+
+#[test]
+fn pages_and_origins() {
+    let server = Server::start();
+    let port = server.launch.client_port;
+    let get = |path: &str| http::ask(port, &Exchange::get(path), 1);
+    assert_eq!(get("/readyz?verbose").lines.last().unwrap(), "readyz check passed");
+    assert_eq!(get("/livez").lines, ["ok"]);
+    assert_eq!(get("/readyz/linearizable_read").status, 200);
+    assert_eq!(get("/readyz/nonsense").status, 404);
+    assert_eq!(get("/nonsense").status, 404);
+    assert_eq!(http::ask(port, &Exchange::post("/health", ""), 1).status, 405);
+    let head = http::head(port, "OPTIONS /v3/kv/range HTTP/1.1\r\nOrigin: http://elsewhere\r\n");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(head.to_ascii_lowercase().contains("access-control-allow-origin: *"), "{head}");
+}
