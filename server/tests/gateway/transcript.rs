@@ -33,6 +33,14 @@ impl Exchange {
     }
 }
 
+/// Without what needs users and roles, from the first of them to their end.
+pub fn without_users(exchanges: Vec<Exchange>) -> Vec<Exchange> {
+    let users = |exchange: &Exchange| exchange.path == "/v3/auth/user/add";
+    let first = exchanges.iter().position(users).unwrap();
+    let last = exchanges.iter().rposition(|exchange| exchange.path == "/v3/auth/disable").unwrap();
+    [&exchanges[..first], &exchanges[last + 1..]].concat()
+}
+
 pub fn read(text: &str) -> Vec<Exchange> {
     let mut exchanges: Vec<Exchange> = Vec::new();
     let mut ended = true;
