@@ -35,7 +35,7 @@ impl Exchange {
 
 /// Without what needs users and roles, from the first of them to their end.
 pub fn without_users(exchanges: Vec<Exchange>) -> Vec<Exchange> {
-    let users = |exchange: &Exchange| exchange.path == "/v3/auth/user/add";
+    let users = |exchange: &Exchange| exchange.path == "/v3/auth/enable";
     let first = exchanges.iter().position(users).unwrap();
     let last = exchanges.iter().rposition(|exchange| exchange.path == "/v3/auth/disable").unwrap();
     [&exchanges[..first], &exchanges[last + 1..]].concat()
