@@ -42,6 +42,12 @@ fn neutral(value: &mut Value) {
         Value::Object(fields) => {
             fields.retain(|name, _| !PASSED_OVER.contains(&name.as_str()));
             fields.values_mut().for_each(neutral);
+            // By ids, which differ.
+            for name in ["members", "leases"] {
+                if let Some(Value::Array(values)) = fields.get_mut(name) {
+                    values.sort_by_key(Value::to_string);
+                }
+            }
         }
         Value::Array(values) => values.iter_mut().for_each(neutral),
         Value::String(text) => {

@@ -7,16 +7,21 @@ use std::time::Duration;
 use crate::transcript::Exchange;
 
 /// For an answer, or the next of its lines.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends a request; gives its answer up to its end, or up to so many lines of a stream.
 pub fn ask(port: u16, request: &Exchange, lines: usize) -> Exchange {
+    ask_briefly(port, request, lines, PATIENCE)
+}
+
+/// The same, taking silence of so long for the end.
+pub fn ask_briefly(port: u16, request: &Exchange, lines: usize, patience: Duration) -> Exchange {
     let Exchange { method, path, body, .. } = request;
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
-    let mut connection = connect(port);
+    let mut connection = connect(port, patience);
     // Whoever refuses a body may hang up before it is through.
     let _ = connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(body.as_bytes()));
     let mut answer = Vec::new();
@@ -39,16 +44,16 @@ pub fn ask(port: u16, request: &Exchange, lines: usize) -> Exchange {
 
 /// The head of the answer to a request without a body.
 pub fn head(port: u16, request: &str) -> String {
-    let mut connection = connect(port);
+    let mut connection = connect(port, PATIENCE);
     connection.write_all(format!("{request}Host: here\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
     answer.split("\r\n\r\n").next().unwrap().to_owned()
 }
 
-fn connect(port: u16) -> TcpStream {
+fn connect(port: u16, patience: Duration) -> TcpStream {
     let connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    connection.set_read_timeout(Some(patience)).unwrap();
     connection
 }
 
