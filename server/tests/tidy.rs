@@ -90,6 +90,7 @@ const ONE_ROOM: &[(&str, &[&str])] = &[
         &[
             "server/src/api/",
             "server/src/authority",
+            "server/src/gateway/",
             "server/src/gathered.rs",
             "server/src/node/audit",
             "server/src/node/forwarding",

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use super::frames::{Unframer, frame};
 use super::routes::Route;
 use super::split::Splitter;
-use super::{Inner, json, refusal, typed};
+use super::{GrpcRoutes, json, refusal, typed};
 
 /// Headers of HTTP that become metadata under the same name; others do with this before them.
 const PASSED_ON: [HeaderName; 3] =
@@ -21,7 +21,7 @@ const PASSED_ON: [HeaderName; 3] =
 const METADATA_PREFIX: &str = "grpc-metadata-";
 const JSON: &str = "application/json";
 
-pub async fn call<S: Inner>(
+pub async fn call<S: GrpcRoutes>(
     route: &Route,
     service: S,
     request: Request<Body>,
@@ -46,7 +46,7 @@ pub async fn call<S: Inner>(
     if route.answers_many { lines(route, response.into_body()).await } else { whole(route, response).await }
 }
 
-async fn ask<S: Inner>(mut service: S, request: Request<Body>) -> Response<Body> {
+async fn ask<S: GrpcRoutes>(mut service: S, request: Request<Body>) -> Response<Body> {
     // A clone must be asked whether it is ready, though routes always are.
     let ready = std::future::poll_fn(|task| service.poll_ready(task)).await;
     let answered = match ready {

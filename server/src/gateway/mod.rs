@@ -72,7 +72,7 @@ impl<S> Layer<S> for GatewayLayer {
 }
 
 /// The gRPC routes: they answer whatever they are asked.
-pub trait Inner:
+pub trait GrpcRoutes:
     Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
     + Clone
     + Send
@@ -80,7 +80,7 @@ pub trait Inner:
 {
 }
 
-impl<S> Inner for S where
+impl<S> GrpcRoutes for S where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
         + Clone
         + Send
@@ -88,7 +88,7 @@ impl<S> Inner for S where
 {
 }
 
-impl<S: Inner> Service<Request<Body>> for Gateway<S> {
+impl<S: GrpcRoutes> Service<Request<Body>> for Gateway<S> {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -111,7 +111,7 @@ fn is_grpc(request: &Request<Body>) -> bool {
     told.is_some_and(|told| told.starts_with(b"application/grpc"))
 }
 
-async fn answer<S: Inner>(shared: &Shared, service: S, request: Request<Body>) -> Response<Body> {
+async fn answer<S: GrpcRoutes>(shared: &Shared, service: S, request: Request<Body>) -> Response<Body> {
     let crosses_origins = request.headers().contains_key(ORIGIN);
     let mut response = if request.method() == Method::OPTIONS {
         plain(StatusCode::OK, "")
