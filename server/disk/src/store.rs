@@ -92,7 +92,7 @@ pub struct StoreOptions {
     /// when tables cannot be written as fast. Default 16 MiB.
     pub memtable_bytes: u64,
     /// Bytes of journal files before the database hurries to empty them; they bound the time to open. Less than 64 MiB
-    /// counts as 64 MiB. Default 128 MiB.
+    /// counts as 64 MiB, the default.
     pub journal_bytes_max: u64,
     /// Weight in memory of what is written but not yet committed before [`Store::room`] makes the writer wait. Default 32 MiB.
     pub pending_bytes_max: usize,
@@ -304,7 +304,7 @@ impl Default for StoreOptions {
         StoreOptions {
             cache_bytes: 32 * MIB,
             memtable_bytes: 16 * MIB,
-            journal_bytes_max: 128 * MIB,
+            journal_bytes_max: 64 * MIB,
             pending_bytes_max: 32 << 20,
             read_cache_bytes: 32 * MIB,
             observer: Arc::new(|_| {}),

@@ -123,7 +123,8 @@ impl Budget {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Index {
-    keys: BTreeMap<Key, History>,
+    /// Boxed, since keys that come in order leave the map's nodes half empty: only a pointer's place is empty then.
+    keys: BTreeMap<Key, Box<History>>,
     budget: Budget,
     live_keys: usize,
     /// Bytes of all records that are not dropped, and of those that are some key's value now.
@@ -140,8 +141,13 @@ impl Index {
         Index { budget: Budget { used: 0, max: record_bytes_max }, ..Index::default() }
     }
 
+    /// Changes the bound for records that come from now on; those that are kept stay.
+    pub fn bound_records(&mut self, record_bytes_max: usize) {
+        self.budget.max = record_bytes_max;
+    }
+
     pub fn get(&self, key: &[u8]) -> Option<&History> {
-        self.keys.get(key)
+        self.keys.get(key).map(|history| &**history)
     }
 
     pub fn shared_key(&self, key: &[u8]) -> Option<Key> {
@@ -149,12 +155,12 @@ impl Index {
     }
 
     pub fn all(&self) -> impl Iterator<Item = (&Key, &History)> {
-        self.keys.iter()
+        self.keys.iter().map(|(key, history)| (key, &**history))
     }
 
     /// All keys in the interval that have any history, in order.
     pub fn range<'a>(&'a self, interval: &'a Interval) -> impl Iterator<Item = (&'a Key, &'a History)> {
-        self.keys.range::<[u8], _>(interval.bounds())
+        self.keys.range::<[u8], _>(interval.bounds()).map(|(key, history)| (key, &**history))
     }
 
     /// The same, from behind `after` on: for a walk in several steps.
@@ -165,7 +171,7 @@ impl Index {
     ) -> impl Iterator<Item = (&'a Key, &'a History)> {
         let (start, end) = interval.bounds();
         let start = after.map_or(start, |key| Bound::Excluded(&**key));
-        self.keys.range::<[u8], _>((start, end))
+        self.keys.range::<[u8], _>((start, end)).map(|(key, history)| (key, &**history))
     }
 
     /// Puts a change behind the key's history. Gives the key as it is shared, and what stood there before.
@@ -182,7 +188,7 @@ impl Index {
         let Some((shared, history)) = self.keys.range_mut::<[u8], _>(here).next() else {
             newest.record = if tombstone { None } else { self.budget.admit(record) };
             let shared: Key = key.into();
-            self.keys.insert(shared.clone(), History { older: Vec::new(), newest });
+            self.keys.insert(shared.clone(), Box::new(History { older: Vec::new(), newest }));
             return (shared, None);
         };
         self.budget.release(&history.newest.record);

@@ -14,17 +14,22 @@ use crate::records::Fatal;
 use crate::revision::{Place, Revision};
 use crate::stored;
 
+/// Of the memory for newest records, the part that a load fills: enough for a small store to answer from memory at once,
+/// little enough that a large one does not keep its clients waiting for memory that they may never ask for.
+const RECORDS_SHARE: usize = 8;
+
 /// A machine in the making.
 pub struct Load {
     machine: Machine,
+    record_bytes_max: usize,
 }
 
 impl Load {
     /// `revision` and `compacted` are those that were stored with the applied index.
     pub fn new(record_bytes_max: usize, revision: Revision, compacted: Revision) -> Load {
-        let mut machine = Machine::new(record_bytes_max);
+        let mut machine = Machine::new(record_bytes_max / RECORDS_SHARE);
         machine.restore_floor(revision, compacted);
-        Load { machine }
+        Load { machine, record_bytes_max }
     }
 
     /// The next record, in ascending order of places.
@@ -67,6 +72,7 @@ impl Load {
 
     /// Ties keys to their leases. The caller sweeps the machine afterwards, as after any compaction.
     pub fn finish(mut self) -> Machine {
+        self.machine.index_mut().bound_records(self.record_bytes_max);
         let held: Vec<(Key, LeaseId)> = self
             .machine
             .index()
