@@ -33,6 +33,16 @@ impl Log {
         self.ledger.durable()
     }
 
+    /// After all tasks that are ready now had their turn, and what has arrived meanwhile was looked at: what they append goes with
+    /// the same sync. Without that the first of many requests has one of its own, and the others wait for two.
+    fn wake_writer(&self) {
+        let wal = self.wal.clone();
+        tokio::spawn(async move {
+            tokio::task::yield_now().await;
+            wal.wake();
+        });
+    }
+
     fn read(&self, range: std::ops::Range<u64>, bytes_max: u64) -> io::Result<Vec<Entry>> {
         let entries = self.wal.read(range, bytes_max)?;
         entries.into_iter().map(|(id, bytes)| codec::entry(id, bytes)).collect()
@@ -108,12 +118,15 @@ impl RaftLogStorage<TypeConfig> for Log {
             entries.into_iter().map(|entry| (codec::disk_id(&entry.log_id), codec::entry_bytes(&entry)));
         let entries: Vec<_> = entries.collect();
         let note = entries.last().map(|(last, _)| self.ledger.appended(last.index));
-        self.wal.append(entries, move |outcome| {
+        let asleep = self.wal.append_quietly(entries, move |outcome| {
             if let Some(note) = note {
                 note(outcome.is_ok());
             }
             callback.io_completed(outcome);
         });
+        if asleep {
+            self.wake_writer();
+        }
         Ok(())
     }
 

@@ -53,6 +53,8 @@ pub(super) struct Book {
     stopped: Option<Stopped>,
     closing: bool,
     writer_waits: bool,
+    /// Somebody was told that the writer sleeps and will wake it.
+    wake_promised: bool,
 }
 
 #[derive(Clone)]
@@ -95,6 +97,7 @@ impl Book {
             stopped: None,
             closing: false,
             writer_waits: false,
+            wake_promised: false,
         }
     }
 
@@ -174,19 +177,25 @@ impl Shared {
         self.book.lock()
     }
 
-    pub fn append(&self, entries: Vec<(LogId, Bytes)>, done: Done) {
+    /// Leaves a writer asleep that is; whether it is, and nobody was told so before.
+    pub fn append(&self, entries: Vec<(LogId, Bytes)>, done: Done) -> bool {
         let mut book = self.book.lock();
         let refused = match &book.stopped {
             Some(stopped) => Err(stopped.error()),
             None => book.append(&entries),
         };
-        match refused {
-            Ok(()) => self.queue(&mut book, Work::Append { entries, done }),
-            Err(error) => {
-                drop(book);
-                done(Err(error));
-            }
+        if let Err(error) = refused {
+            drop(book);
+            done(Err(error));
+            return false;
         }
+        book.queue.push(Work::Append { entries, done });
+        book.writer_waits && !std::mem::replace(&mut book.wake_promised, true)
+    }
+
+    /// Wakes the writer for what was appended.
+    pub fn wake(&self) {
+        self.wake_writer(&mut self.book.lock());
     }
 
     pub fn save_vote(&self, vote: Vote, done: Done) {
@@ -273,6 +282,11 @@ impl Shared {
             return;
         }
         book.queue.push(work);
+        self.wake_writer(book);
+    }
+
+    fn wake_writer(&self, book: &mut Book) {
+        book.wake_promised = false;
         if book.writer_waits {
             book.writer_waits = false;
             self.wake.notify_one();

@@ -257,8 +257,27 @@ impl Wal {
     /// `done` gets `InvalidInput`, and nothing is appended, when the entries do not follow on from the last one or a payload
     /// exceeds [`PAYLOAD_BYTES_MAX`]. It may be called before this returns, and must not block.
     pub fn append(&self, entries: Vec<(LogId, Bytes)>, done: impl FnOnce(io::Result<()>) + Send + 'static) {
-        self.owner.shared.append(entries, Box::new(done));
+        if self.append_quietly(entries, done) {
+            self.wake();
+        }
+    }
+
+    /// The same, but lets a writer sleep that does, so that more can gather for one sync. Answers whether the caller has to call
+    /// [`Wal::wake`], soon: if not, the writer is at work, or somebody else was told.
+    #[must_use = "nobody else wakes the writer"]
+    pub fn append_quietly(
+        &self,
+        entries: Vec<(LogId, Bytes)>,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) -> bool {
+        let asleep = self.owner.shared.append(entries, Box::new(done));
         self.owner.work();
+        asleep
+    }
+
+    /// Has written what was appended quietly.
+    pub fn wake(&self) {
+        self.owner.shared.wake();
     }
 
     /// Saves the vote; `done` is called once it is durable, after everything asked for before it.
