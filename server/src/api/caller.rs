@@ -5,6 +5,7 @@ use std::pin::Pin;
 use futures::{Stream, StreamExt, stream};
 use tenure_proto::etcdserverpb::Compare;
 use tenure_recipes::guard;
+use tokio::sync::watch::Receiver;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
@@ -54,6 +55,27 @@ pub fn while_led<T: Send + 'static>(
             biased;
             answer = answers.next() => Some((answer?, Some((answers, lost)))),
             () = &mut lost => Some((Err(no_leader()), None)),
+        }
+    }))
+}
+
+/// The answers of a stream that would never end by itself: it ends when the member is told to stop, and says so. An end without a word
+/// would leave whoever asked last with an answer that is none.
+pub fn until_stopped<T: Send + 'static>(
+    stopping: &Receiver<bool>,
+    stopped: Status,
+    answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> Answers<T> {
+    let mut stopping = stopping.clone();
+    // An error means the same: the one who would tell is gone.
+    let stop = Box::pin(async move { drop(stopping.wait_for(|stop| *stop).await) });
+    let answers = Box::pin(answers);
+    Box::pin(stream::unfold(Some((answers, stop, stopped)), |state| async move {
+        let (mut answers, mut stop, stopped) = state?;
+        tokio::select! {
+            biased;
+            () = &mut stop => Some((Err(stopped), None)),
+            answer = answers.next() => Some((answer?, Some((answers, stop, stopped)))),
         }
     }))
 }

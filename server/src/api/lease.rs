@@ -73,10 +73,7 @@ impl Lease for LeaseService {
             let answers = renewing.next().await?;
             Some((stream::iter(answers), renewing))
         });
-        let mut stopping = self.stopping.clone();
-        // An error means the same: the one who would tell is gone.
-        let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
-        let answers = answers.flatten().take_until(Box::pin(stop));
+        let answers = caller::until_stopped(&self.stopping, status::stopped(), answers.flatten());
         Ok(Response::new(caller::while_led(demands_leader, &self.headers, answers)))
     }
 

@@ -63,6 +63,11 @@ pub fn refused(refusal: Refusal) -> Status {
     because(code, refusal.reason.name(), refusal.text, facts.collect())
 }
 
+/// What a stream is told that ends because this member stops.
+pub fn stopping() -> Status {
+    failed(Failure::Unavailable(Trouble::Stopping.text().into()))
+}
+
 /// What came with a write as its guard does not hold.
 pub fn stale_guard() -> Status {
     let text =

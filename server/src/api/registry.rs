@@ -68,10 +68,7 @@ impl Registry for RegistryService {
             let goes_on = answer.is_ok().then_some((service, requests));
             Some((answer, goes_on))
         });
-        let mut stopping = self.stopping.clone();
-        // An error means the same: the one who would tell is gone.
-        let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
-        let answers = answers.take_until(Box::pin(stop));
+        let answers = caller::until_stopped(&self.stopping, reason::stopping(), answers);
         Ok(Response::new(caller::while_led(demands_leader, &self.headers, answers)))
     }
 

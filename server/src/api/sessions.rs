@@ -66,10 +66,7 @@ impl Sessions for SessionService {
                 Err(status) => Some((Err(status), None)),
             }
         });
-        let mut stopping = self.stopping.clone();
-        // An error means the same: the one who would tell is gone.
-        let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
-        let answers = answers.take_until(Box::pin(stop));
+        let answers = caller::until_stopped(&self.stopping, reason::stopping(), answers);
         Ok(Response::new(caller::while_led(demands_leader, &self.headers, answers)))
     }
 

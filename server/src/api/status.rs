@@ -21,9 +21,14 @@ pub fn of(error: Error) -> Status {
         }
         Error::Fatal(fatal) => {
             tracing::error!(%fatal, "a request met a failure of this member");
-            Status::new(Code::Unavailable, "etcdserver: server stopped")
+            stopped()
         }
     }
+}
+
+/// What a stream is told that ends because this member stops.
+pub fn stopped() -> Status {
+    Status::new(Code::Unavailable, "etcdserver: server stopped")
 }
 
 /// Of a renewal, whose client takes every code but `Unavailable` for the end of its lease: there is nothing else that it could be told.
@@ -119,7 +124,7 @@ fn unreachable_cluster(unavailable: Unavailable) -> Status {
         Unavailable::CutOff => {
             (Code::Unavailable, "etcdserver: request timed out, possibly due to connection lost")
         }
-        Unavailable::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
+        Unavailable::Stopped => return stopped(),
     };
     Status::new(code, text)
 }

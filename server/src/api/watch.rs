@@ -9,7 +9,7 @@ use tenure_proto::etcdserverpb::{WatchRequest, WatchResponse};
 use tenure_proto::mvccpb::event::EventType;
 use tenure_proto::mvccpb::{self, KeyValue};
 use tenure_state::{Delivery, Event, Fatal, Revision, WatchId, WatchSpec};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::header::Headers;
 use super::{caller, status};
@@ -136,7 +136,7 @@ impl Conversation {
         });
         match told {
             Ok(Some(response)) => Some(Ok(response)),
-            Ok(None) => Some(Err(Status::new(Code::Unavailable, "etcdserver: server stopped"))),
+            Ok(None) => Some(Err(status::stopped())),
             Err(fatal) => Some(Err(status::of(Error::Fatal(fatal)))),
         }
     }
