@@ -21,6 +21,8 @@ const PEER_PORT: u16 = 2380;
 pub struct Design {
     pub program: PathBuf,
     pub members: usize,
+    /// How many others get a place in the network, behind the members.
+    pub guests: usize,
     /// For the members, beside the usual.
     pub environment: Vec<(String, String)>,
     /// Whether each member gets a file system of its own.
@@ -54,7 +56,7 @@ impl Cluster {
     /// Makes everything and starts all members, without waiting for them.
     pub fn start(design: &Design) -> Cluster {
         let home = tempfile::tempdir().expect("a temporary directory");
-        let network = Network::new(design.members);
+        let network = Network::new(design.members + design.guests);
         let clocks = try_faketime(home.path());
         let addresses: Vec<(String, String)> = (0..design.members)
             .map(|number| match &network {

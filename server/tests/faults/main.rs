@@ -14,6 +14,7 @@ mod fault;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod history;
+mod honest;
 mod load;
 mod network;
 mod planted;
@@ -72,8 +73,13 @@ fn plan(members: usize, seed: u64) -> Plan {
     if std::env::var_os("TENURE_FAULTS").is_none() {
         faults.shuffle(&mut StdRng::seed_from_u64(seed));
     }
-    let design =
-        Design { program: Launch::program_under_test(), members, environment: Vec::new(), volumes: true };
+    let design = Design {
+        program: Launch::program_under_test(),
+        members,
+        guests: 0,
+        environment: Vec::new(),
+        volumes: true,
+    };
     let lasting = Duration::from_millis(if harness::long() { 6_000 } else { 3_000 });
     Plan { design, seed, faults, lasting }
 }

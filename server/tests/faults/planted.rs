@@ -39,6 +39,7 @@ async fn must_be_found(bug: &str, members: usize, faults: &[Fault], laws: &[Law]
     let design = Design {
         program: tokio::task::block_in_place(build),
         members,
+        guests: 0,
         environment: vec![("PLANTED_BUG".to_owned(), bug.to_owned())],
         volumes: false,
     };
