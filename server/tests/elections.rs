@@ -180,12 +180,17 @@ fn transfer(id: &str, to: &str) -> TransferRequest {
     }
 }
 
-/// Until the stream ends. What a new stream repeats of an epoch that was seen to start is passed over.
+/// Until the stream ends. What a new stream repeats of an epoch that was seen to start is passed over; one stream repeats nothing.
 async fn note(mut observed: Streaming<ElectionEvent>, seen: &Mutex<Vec<Event>>) {
+    let mut here = Vec::new();
     while let Ok(Some(ElectionEvent { event: Some(event), .. })) = observed.message().await {
+        if matches!(event, Event::Progress(_)) {
+            continue;
+        }
+        assert!(!here.contains(&event), "a stream told this twice: {event:?}");
+        here.push(event.clone());
         let mut seen = seen.lock().unwrap();
-        let known = |event: &Event| matches!(event, Event::Progress(_)) || seen.contains(event);
-        if !known(&event) {
+        if !seen.contains(&event) {
             seen.push(event);
         }
     }
