@@ -11,7 +11,12 @@ mod grammar;
 #[path = "tidy/workspace.rs"]
 mod workspace;
 
-use documents::{defaults, flags_by_heading, flags_under, paths_named, tree};
+use std::collections::BTreeSet;
+
+use documents::{
+    defaults, flags_by_heading, flags_under, long_names, paths_named, rows_of_failures, tests_and_modules,
+    tree,
+};
 use grammar::{declared, functions, lines_with_word, modules_named};
 use workspace::{Faults, entries, manifests, numbered, read, root, shared_dependencies, sources};
 
@@ -461,6 +466,41 @@ fn documents_name_files_that_exist() {
             if !bases.iter().any(|base| root().join(base).join(path).exists()) {
                 faults.add(document, line, &format!("{path} does not exist"));
             }
+        }
+    }
+    faults.none();
+}
+
+#[test]
+fn every_failure_of_others_has_a_test_that_exists_or_a_reason() {
+    const README: &str = "recipes/README.md";
+    let mut faults = Faults::new(
+        "each row names a test or an invariant as it is called now, or another row that does, or why it \"cannot occur\"",
+    );
+    let there: BTreeSet<String> = sources().iter().flat_map(|file| tests_and_modules(&file.text)).collect();
+    let readme = read(README);
+    let rows = rows_of_failures(&readme);
+    for (letter, last) in [("S", 11), ("L", 22), ("E", 15), ("R", 17)] {
+        for number in 1..=last {
+            let name = format!("{letter}{number}");
+            if !rows.iter().any(|(_, row, _)| *row == name) {
+                faults.add(README, 1, &format!("has no row {name}"));
+            }
+        }
+    }
+    for (line, row, text) in &rows {
+        let named = long_names(text);
+        for name in named.iter().filter(|name| !there.contains(**name)) {
+            faults.add(README, *line, &format!("{row} names {name}, which is no test"));
+        }
+        let elsewhere = ["as L", "as S", "the same test", "cannot occur"];
+        if named.is_empty() && !elsewhere.iter().any(|words| text.contains(words)) {
+            faults.add(README, *line, &format!("{row} names no test and no reason"));
+        }
+    }
+    for (line, text) in numbered(&readme).filter(|(_, text)| !text.starts_with('|')) {
+        for name in long_names(text).iter().filter(|name| !there.contains(**name)) {
+            faults.add(README, line, &format!("names {name}, which is no test"));
         }
     }
     faults.none();
