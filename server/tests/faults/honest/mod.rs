@@ -45,10 +45,16 @@ const ANSWER_BOUND: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_element_is_lost_with_the_guard() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let verdict = run(true, time()).await;
-    assert!(verdict.lost.is_empty(), "acknowledged, and gone: {:?}", verdict.lost);
-    assert!(verdict.wrong.is_empty(), "{:#?}", verdict.wrong);
-    assert!(verdict.acknowledged > 0 && verdict.refused > 0, "it was too easy: {verdict}");
+    // However long it takes until the guard had to refuse somebody.
+    for _ in 0..3 {
+        let verdict = run(true, time()).await;
+        assert!(verdict.lost.is_empty(), "acknowledged, and gone: {:?}", verdict.lost);
+        assert!(verdict.wrong.is_empty(), "{:#?}", verdict.wrong);
+        if verdict.acknowledged > 0 && verdict.refused > 0 {
+            return;
+        }
+    }
+    panic!("it was too easy: nobody came too late");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
