@@ -82,6 +82,11 @@ impl Failure {
         Failure { kind, text: format!("the backup {} is of no use: {error}", path.display()) }
     }
 
+    /// A file that should have been read is damaged, or is none of its kind.
+    pub fn damaged(text: impl fmt::Display) -> Failure {
+        Failure { kind: Kind::Damaged, text: text.to_string() }
+    }
+
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.kind as u8)
     }

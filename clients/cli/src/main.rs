@@ -5,6 +5,7 @@
 //! keys  txn  lease  watching    keys and values                   lock  elect  register   a command under something held
 //! ls  show  why  act            who holds what, and force         running  leash  signals the command itself
 //! member  snapshot  cluster     the cluster                       endpoints               the members to ask
+//! migrate                       from etcd
 //! output  progress  span        how things are printed            failure                 what went wrong, and its exit code
 //! whoami                        what a process says of itself
 //! ```
@@ -20,6 +21,7 @@ mod leash;
 mod lock;
 mod ls;
 mod member;
+mod migrate;
 mod output;
 mod progress;
 mod register;
@@ -47,7 +49,7 @@ Exit codes:
   1    could not be done; standard error says why
   2    not understood: no such command or flag
   3    no member answered
-  4    the backup is damaged, or is none
+  4    the backup or snapshot is damaged, or is none
   75   lock, sem, elect: not acquired, so the command was not run
   76   lock, sem, elect, register: lost while the command ran
   77   lock, sem, elect, register: no member answered, so the command was not run
@@ -61,6 +63,7 @@ Examples:
   tenure elect db/main --value 10.0.0.1:5432 -- ./serve.sh
   tenure register web --port 8080 -- ./server
   tenure snapshot save backup.db --endpoints 10.0.0.1:2379,10.0.0.2:2379
+  tenure migrate --from 10.0.0.9:2379
   source <(tenure completion bash)";
 
 /// Tenure from the command line: keys, locks, elections, services, and the cluster itself.
@@ -123,6 +126,8 @@ enum Verb {
     /// Save the whole state of a cluster to a file, look at such a file, make a new cluster from it
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
+    /// Copy an etcd, running or as a snapshot file, into Tenure
+    Migrate(migrate::Migrate),
     /// Run a cluster of several members on this machine until Ctrl-C
     Cluster(cluster::Cluster),
     /// Print what a shell needs to complete these words
@@ -179,6 +184,7 @@ async fn run(verb: Verb) -> Result<u8, Failure> {
         Verb::Member(member) => member.run().await,
         Verb::Endpoint(endpoint) => endpoint.run().await,
         Verb::Snapshot(snapshot) => snapshot.run().await,
+        Verb::Migrate(migrate) => migrate.run().await,
         Verb::Cluster(cluster) => cluster.run().await,
         Verb::Completion { shell } => {
             let mut script = Vec::new();

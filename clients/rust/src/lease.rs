@@ -35,7 +35,7 @@ impl Leases {
     /// leaves no lease behind that nobody knows.
     pub async fn grant(&self, ttl_s: i64) -> Result<(i64, i64), Error> {
         let id = new_id();
-        match self.grant_as(Repeat::Harmless, id, ttl_s).await {
+        match self.grant_once(Repeat::Harmless, id, ttl_s).await {
             Ok(ttl_s) => Ok((id, ttl_s)),
             // Nobody else has this id: an earlier attempt made it.
             Err(Error::Refused { text, .. }) if text.contains("lease already exists") => {
@@ -46,7 +46,16 @@ impl Leases {
         }
     }
 
-    pub(crate) async fn grant_as(&self, repeat: Repeat, id: i64, ttl_s: i64) -> Result<i64, Error> {
+    /// The same under an id that others may have: None: there is such a lease. It may be one that this call made, if its answer was lost.
+    pub async fn grant_as(&self, id: i64, ttl_s: i64) -> Result<Option<i64>, Error> {
+        match self.grant_once(Repeat::Harmless, id, ttl_s).await {
+            Ok(ttl_s) => Ok(Some(ttl_s)),
+            Err(Error::Refused { text, .. }) if text.contains("lease already exists") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) async fn grant_once(&self, repeat: Repeat, id: i64, ttl_s: i64) -> Result<i64, Error> {
         let grant = LeaseGrantRequest { id, ttl: ttl_s };
         let ask = |channel, request| async move { LeaseClient::new(channel).lease_grant(request).await };
         Ok(self.client.call(repeat, grant, ask).await?.ttl)

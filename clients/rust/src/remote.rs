@@ -62,7 +62,7 @@ impl Primitives for Remote {
     }
 
     async fn grant(&self, lease: i64, ttl_s: i64) -> Result<i64, Failure> {
-        Ok(self.leases().grant_as(Repeat::IfNotDone, lease, ttl_s).await?)
+        Ok(self.leases().grant_once(Repeat::IfNotDone, lease, ttl_s).await?)
     }
 
     async fn keep_alive(&self, lease: i64) -> Result<Option<i64>, Failure> {

@@ -11,11 +11,13 @@
 //! | `call`    | one call: its request, its answer, its refusal                 |
 //! | `refusal` | a gRPC status as an HTTP status and a body                     |
 //! | `pages`   | what is no RPC: `/version`, `/health`, `/livez`, `/readyz`     |
+//! | `prometheus` | the registry as Prometheus' `http_sd` reads it              |
 
 mod call;
 mod frames;
 mod json;
 mod pages;
+mod prometheus;
 mod refusal;
 mod routes;
 mod split;
@@ -121,7 +123,9 @@ async fn answer<S: GrpcRoutes>(shared: &Shared, service: S, request: Request<Bod
         } else {
             plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n")
         }
-    } else if ["/v3/", "/v1/"].iter().any(|prefix| request.uri().path().starts_with(prefix)) {
+    } else if request.uri().path() != prometheus::PATH
+        && ["/v3/", "/v1/"].iter().any(|prefix| request.uri().path().starts_with(prefix))
+    {
         plain(StatusCode::NOT_FOUND, "Not Found\n")
     } else {
         // Without its body a request may be waited with.

@@ -9,6 +9,7 @@ use tenure_proto::etcdserverpb::{AlarmType, RangeRequest};
 use tonic::body::Body;
 use tonic::codegen::http::{Method, Response, StatusCode, Uri};
 
+use super::prometheus::{self, Discovery};
 use super::{plain, typed};
 use crate::config::ETCD_COMPATIBILITY_VERSION;
 use crate::node::{Error, Node, Reader, View};
@@ -20,6 +21,7 @@ pub struct Pages {
     view: Arc<View>,
     leadership: tokio::sync::watch::Receiver<Leadership>,
     learning: Arc<AtomicBool>,
+    discovery: Discovery,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +55,13 @@ impl Pages {
             view: node.view.clone(),
             leadership: node.consensus.leadership(),
             learning: node.members.learning(),
+            discovery: Discovery::new(node),
         }
     }
 
     pub async fn answer(&self, method: &Method, uri: &Uri) -> Response<Body> {
         let (path, query) = (uri.path(), uri.query().unwrap_or_default());
-        if !matches!(path, "/version" | "/health")
+        if !matches!(path, "/version" | "/health" | prometheus::PATH)
             && !path.starts_with("/livez")
             && !path.starts_with("/readyz")
         {
@@ -70,6 +73,10 @@ impl Pages {
         match path {
             "/version" => version(),
             "/health" => self.health(query).await,
+            prometheus::PATH => match self.alarm(&[AlarmType::Nospace.as_str_name()]) {
+                Some(alarm) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("alarm activated: {alarm}\n")),
+                None => self.discovery.answer(query).await,
+            },
             _ => match path.strip_prefix("/livez") {
                 Some(rest) => self.checks("livez", LIVE, rest, query).await,
                 None => self.checks("readyz", READY, path.trim_start_matches("/readyz"), query).await,
