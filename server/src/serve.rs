@@ -115,7 +115,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
     announce(&config, &identity);
 
     let ended = tokio::select! {
-        signal = signal() => signal.map_err(Error::Signals).map(|name| tracing::info!("received {name}: stopping")),
+        signal = signal() => match signal {
+            Ok(name) => {
+                tracing::info!("received {name}: stopping");
+                node.members.pass_lead_on().await;
+                Ok(())
+            }
+            Err(source) => Err(Error::Signals(source)),
+        },
         failure = failure(&node) => Err(Error::Failed(failure)),
         () = node.members.removed() => Err(Error::Removed(identity.member)),
     };

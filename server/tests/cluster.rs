@@ -175,6 +175,25 @@ async fn a_leader_that_is_killed_or_frozen_is_replaced_and_disturbs_nobody_when_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_told_to_stop_hands_over_first() {
+    let mut cluster = Cluster::start(3);
+    let first = cluster.leader().await;
+    put_at_last(&client(&cluster, first), 1).await;
+    for member in 0..3 {
+        cluster.caught_up(member).await;
+    }
+    let term = cluster.status(first).await.unwrap().raft_term;
+    tokio::task::block_in_place(|| cluster.members[first].stop());
+    assert!(
+        cluster.members[first].log().contains("handed the lead over"),
+        "{}",
+        cluster.members[first].log()
+    );
+    let second = cluster.leader_other_than(Some(first)).await;
+    assert_eq!(cluster.status(second).await.unwrap().raft_term, term + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_follower_holds_nobody_up_and_catches_up() {
     let cluster = Cluster::start(3);
     let leader = cluster.leader().await;

@@ -34,7 +34,7 @@ const PROMOTION_LAG: u64 = 1_000;
 const TRANSFER_LAG: u64 = 100;
 /// How often a member without a vote asks whether it still is one: it stands for no election, in which it would be told.
 const STANDING_LOOK: Duration = Duration::from_secs(5);
-/// How long a leader that removed itself may take to hand over before it stops.
+/// How long a leader that removed itself or is told to stop may take to hand over before it does.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
@@ -121,6 +121,27 @@ impl Members {
             if now.leader == Some(to) { Ok(()) } else { Err(Error::TransferFailed) }
         };
         tokio::time::timeout(self.terms.timeout, moved).await.unwrap_or(Err(Error::TransferFailed))
+    }
+
+    /// Before this member stops: hands the lead over, if it has it, to the voter that lacks least. Without that nobody would
+    /// lead until an election timeout has passed.
+    pub async fn pass_lead_on(&self) {
+        let Some(to) = self.heir() else { return };
+        match tokio::time::timeout(FAREWELL, self.move_lead(to)).await {
+            Ok(Ok(())) => tracing::info!(to = %MemberId(to), "handed the lead over"),
+            _ => {
+                tracing::warn!(to = %MemberId(to), "did not hand the lead over in {} s; the others will elect", FAREWELL.as_secs())
+            }
+        }
+    }
+
+    fn heir(&self) -> Option<u64> {
+        let roster = self.consensus.roster();
+        let able = |(id, follower): &(u64, Follower)| {
+            roster.voters().any(|voter| voter == *id) && is_connected(follower, self.terms.patience)
+        };
+        let able = self.consensus.followers()?.into_iter().filter(able);
+        able.max_by_key(|(_, follower)| follower.matched).map(|(id, _)| id)
     }
 
     /// Has members vote that were added as voters and have caught up, whenever this member leads.
