@@ -25,6 +25,8 @@ use crate::raft::Consensus;
 
 /// Pieces of a snapshot that wait for a slow receiver.
 const SNAPSHOT_PIECES: usize = 8;
+/// What is said of a store without a record: clients take a size of 0 for a member that is not well.
+const EMPTY_DATABASE_BYTES: u64 = 4096;
 
 pub struct MaintenanceService {
     pub headers: Headers,
@@ -75,8 +77,8 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(StatusResponse {
             header: Some(self.headers.at(machine.revision())),
             version: ETCD_COMPATIBILITY_VERSION.into(),
-            db_size: signed(machine.index().record_bytes()),
-            db_size_in_use: signed(machine.index().live_bytes()),
+            db_size: signed(EMPTY_DATABASE_BYTES + machine.index().record_bytes()),
+            db_size_in_use: signed(EMPTY_DATABASE_BYTES + machine.index().live_bytes()),
             db_size_quota: self.quota.bytes_max().map_or(0, signed),
             leader: leadership.leader.filter(|_| !leadership.lost).unwrap_or(0),
             raft_index: progress.committed,
