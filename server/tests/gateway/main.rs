@@ -1,5 +1,5 @@
 //! The gateway against a recording of etcd's: every request of the transcript is sent again, in its order, to one fresh member, and
-//! what it answers must be what etcd 3.5.1 answered, but for what `alike.rs` says is different in any two clusters, and
+//! what it answers must be what etcd 3.5.1 (and 3.4.23) answered, but for what `alike.rs` says is different in any two clusters, and
 //! the differences that `differences.md` gives a reason for. Each of those must still be one.
 #![allow(clippy::unwrap_used)]
 
@@ -17,18 +17,39 @@ use transcript::Exchange;
 
 #[test]
 fn the_gateway_answers_as_etcds_did() {
+    let reasons = differences(include_str!("differences.md"));
+    let stale = replay(transcript::read(include_str!("etcd-3.5.1.txt")), "/v3/", &reasons);
+    assert!(stale.is_empty(), "these are no differences any more: {stale:?}");
+}
+
+/// By the name that all paths had then besides: `/v3beta`.
+#[test]
+fn the_gateway_answers_as_an_older_etcds_did() {
+    let mut exchanges = transcript::read(include_str!("etcd-3.4.23.txt"));
+    for exchange in exchanges.iter_mut().filter(|exchange| exchange.status == 412) {
+        exchange.status = 400;
+    }
+    let own = differences(include_str!("differences-3.4.23.md"));
+    let mut reasons = own.clone();
+    reasons.extend(differences(include_str!("differences.md")));
+    let stale = replay(exchanges, "/v3beta/", &reasons);
+    let stale: Vec<_> = stale.iter().filter(|title| own.contains_key(*title)).collect();
+    assert!(stale.is_empty(), "these are no differences any more: {stale:?}");
+}
+
+/// Sends the requests again and compares what is answered; gives the reasons that explained nothing.
+fn replay(exchanges: Vec<Exchange>, prefix: &str, reasons: &BTreeMap<String, String>) -> Vec<String> {
     let home = tempfile::tempdir().unwrap();
     let mut launch = Launch::alone(Launch::program_under_test(), home.path());
     launch.name = "n1".to_owned();
     let server = Server::start_as(launch, home);
     let port = server.launch.client_port;
-    let exchanges = transcript::read(include_str!("etcd-3.5.1.txt"));
     assert!(exchanges.len() > 140, "the transcript is whole");
     let exchanges = transcript::without_users(exchanges);
-    let reasons = differences(include_str!("differences.md"));
     let (mut wrong, mut differ) = (Vec::new(), Vec::new());
     for exchange in exchanges.iter().filter(|exchange| exchange.status != 0) {
-        let asked = exchange.here(server.launch.peer_port);
+        let mut asked = exchange.here(server.launch.peer_port);
+        asked.path = asked.path.replacen("/v3/", prefix, 1);
         // Some of these say less, and then nothing.
         let differs = reasons.contains_key(&exchange.title());
         let patience = if differs { Duration::from_secs(1) } else { http::PATIENCE };
@@ -43,8 +64,7 @@ fn the_gateway_answers_as_etcds_did() {
         }
     }
     assert!(wrong.is_empty(), "{} answers differ:\n{}", wrong.len(), wrong.join("\n"));
-    let stale: Vec<_> = reasons.keys().filter(|title| !differ.contains(title)).collect();
-    assert!(stale.is_empty(), "these are no differences any more: {stale:?}");
+    reasons.keys().filter(|title| !differ.contains(title)).cloned().collect()
 }
 
 /// From the request to the reason: `- REQUEST` and, below it, why.
