@@ -115,14 +115,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     announce(&config, &identity);
 
     let ended = tokio::select! {
-        signal = signal() => match signal {
-            Ok(name) => {
-                tracing::info!("received {name}: stopping");
-                node.members.pass_lead_on().await;
-                Ok(())
-            }
-            Err(source) => Err(Error::Signals(source)),
-        },
+        told = told_to_stop(&node) => told,
         failure = failure(&node) => Err(Error::Failed(failure)),
         () = node.members.removed() => Err(Error::Removed(identity.member)),
     };
@@ -326,6 +319,14 @@ fn announce(config: &Config, identity: &Identity) {
         data_dir = %config.data_dir.display(), "ready to serve client requests"
     );
     tracing::info!("try: etcdctl --endpoints={} put hello world", urls.first().map_or("", String::as_str));
+}
+
+/// Returns when this member is told to stop, and has handed over what it led.
+async fn told_to_stop(node: &Node) -> Result<(), Error> {
+    let name = signal().await.map_err(Error::Signals)?;
+    tracing::info!("received {name}: stopping");
+    node.members.pass_lead_on().await;
+    Ok(())
 }
 
 async fn signal() -> std::io::Result<&'static str> {

@@ -124,7 +124,7 @@ async fn answer<S: GrpcRoutes>(shared: &Shared, service: S, request: Request<Bod
             plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n")
         }
     } else if request.uri().path() != prometheus::PATH
-        && ["/v3/", "/v1/"].iter().any(|prefix| request.uri().path().starts_with(prefix))
+        && ["/v3/", "/v3beta/", "/v1/"].iter().any(|prefix| request.uri().path().starts_with(prefix))
     {
         plain(StatusCode::NOT_FOUND, "Not Found\n")
     } else {

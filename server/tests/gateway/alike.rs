@@ -59,7 +59,9 @@ fn neutral(value: &mut Value) {
                 text.rsplit_once(':').filter(|(host, _)| host.starts_with("http://"))
             {
                 *text = host.to_owned();
-            } else if ["bC8", "ZS8"].iter().any(|name| text.starts_with(name)) && text.len() >= 24 {
+            } else if ["bC8", "bC9", "ZS8", "ZS9"].iter().any(|name| text.starts_with(name))
+                && text.len() >= 24
+            {
                 // `l/` or `e/` and a lease's id in base64.
                 "A KEY OF A LEASE".clone_into(text);
             }
