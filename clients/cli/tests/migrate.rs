@@ -97,6 +97,17 @@ async fn a_running_etcd_is_copied_and_the_second_run_brings_the_difference() {
     }
 }
 
+/// The TTL of a lease that is renewed all the time, seconds.
+const SHORT_S: i64 = 8;
+
+async fn renew(mut client: Client, id: i64) {
+    loop {
+        let ask = tokio_stream::iter([LeaseKeepAliveRequest { id }]);
+        client.lease.lease_keep_alive(ask).await.unwrap().into_inner().message().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
 /// `tenure migrate` at work.
 fn following(words: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tenure"));
@@ -124,9 +135,10 @@ async fn what_happens_after_the_copy_follows_until_cut_over() {
     let (mut old, mut new) = (etcd.client(), Client::to(&tenure.endpoint(0)));
     fill(&mut old).await;
     // Somebody else's at the target.
-    grant(&mut new, 77, 60).await;
+    grant(&mut new, 77, 600).await;
     new.put("/elsewhere", "", 77).await;
-    let short = grant(&mut old, 0, 3).await;
+    let short = grant(&mut old, 0, SHORT_S).await;
+    let renewing = tokio::spawn(renew(etcd.client(), short));
     old.put("short", "is renewed", short).await;
     old.put("taken", "by an id that is not free", 77).await;
     let child =
@@ -134,19 +146,15 @@ async fn what_happens_after_the_copy_follows_until_cut_over() {
     until("the copy", async || value(&mut new, "taken").await.is_some()).await;
 
     let began = Instant::now();
-    let mut revision = 0;
+    let (mut revision, mut number) = (0, 0);
     // Longer than the short lease: only renewals at both sides keep it.
-    for number in 0..60 {
+    while began.elapsed() < Duration::from_secs(SHORT_S.unsigned_abs() + 2) {
         revision = old.put(&format!("live/{}", number % 7), &format!("{number}"), 0).await;
-        if number % 10 == 0 {
-            let ask = tokio_stream::iter([LeaseKeepAliveRequest { id: short }]);
-            old.lease.lease_keep_alive(ask).await.unwrap().into_inner().message().await.unwrap();
-            old.delete(&format!("app/{number:03}")).await;
-        }
+        old.delete(&format!("app/{number:03}")).await;
+        number += 1;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(began.elapsed() > Duration::from_secs(5));
-    assert_eq!(value(&mut new, "short").await, value(&mut old, "short").await);
+    assert!(value(&mut old, "short").await.is_some() && value(&mut new, "short").await.is_some());
     let compact = CompactionRequest { revision, physical: true };
     old.kv.compact(compact).await.unwrap();
     let last = grant(&mut old, 0, 100).await;
@@ -162,6 +170,7 @@ async fn what_happens_after_the_copy_follows_until_cut_over() {
     assert_eq!(there, contents(&mut old).await);
     assert_eq!(left(&mut new, last).await.granted_ttl, 100);
     assert_eq!(left(&mut new, 77).await.keys.len(), 1, "it has its own key only");
+    renewing.abort();
     tenure.stop();
 }
 
