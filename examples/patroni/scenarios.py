@@ -225,15 +225,16 @@ def rolling(trial):
     """Every member is restarted, one after the other and twice, while others than Patroni write too."""
     primary = trial.cluster.primary()
     ending = threading.Event()
-    accepted = [0]
+    accepted = []
 
     def load():
         for number in itertools.count():
-            if ending.wait(0.01):
+            if ending.wait(0.005):
                 return
             body = {"key": base64.b64encode(f"load/{number % 1000}".encode()).decode(), "value": base64.b64encode(bytes(200)).decode()}
-            accepted[0] += call(f"{random.choice(trial.cluster.members).url}/v3/kv/put", body, timeout=1.0)[0] == 200
-    others = [threading.Thread(target=load, daemon=True) for _ in range(2)]
+            if call(f"{random.choice(trial.cluster.members).url}/v3/kv/put", body, timeout=1.0)[0] == 200:
+                accepted.append(number)
+    others = [threading.Thread(target=load, daemon=True) for _ in range(4)]
     for thread in others:
         thread.start()
     try:
@@ -243,13 +244,15 @@ def rolling(trial):
                 raise Failure(f"{member.name} did not end within 20 s of SIGTERM")
             member.start()
             trial.cluster.wait_members()
+            # So that the members go at different moments of Patroni's loop.
+            trial.pass_time(LOOP_WAIT * random.random())
     finally:
         ending.set()
         for thread in others:
             thread.join()
     trial.pass_time(TTL + LOOP_WAIT)
     trial.cluster.wait_whole()
-    return f"6 restarts under {accepted[0]} other writes, {trial.unmoved(primary):.1f} s without writes"
+    return f"6 restarts under {len(accepted)} other writes, {trial.unmoved(primary):.1f} s without writes"
 
 
 SCENARIOS = [bootstrap, switchover, kill, pause, outage, failsafe, rolling, both]
