@@ -20,3 +20,4 @@ pub mod raft;
 pub mod restore;
 pub mod serve;
 pub mod simulation;
+pub mod supervisor;

@@ -7,7 +7,10 @@ use std::net::SocketAddr;
 
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// Connections that may wait to be accepted; the kernel has a bound of its own.
+const BACKLOG: u32 = 1024;
 
 /// A connection, whoever made it.
 pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -28,8 +31,11 @@ pub trait Door: Send {
 }
 
 /// The machine's own network.
-#[derive(Debug)]
-pub struct Tcp;
+#[derive(Debug, Default)]
+pub struct Tcp {
+    /// Whether other processes may listen on the same ports.
+    pub ports_shared: bool,
+}
 
 impl Net for Tcp {
     fn dial(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Box<dyn Wire>>> {
@@ -41,8 +47,19 @@ impl Net for Tcp {
     }
 
     fn listen(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Door>>> {
-        Box::pin(async move { Ok(Box::new(TcpListener::bind(address).await?) as Box<dyn Door>) })
+        let ports_shared = self.ports_shared;
+        Box::pin(async move { Ok(Box::new(listener(address, ports_shared)?) as Box<dyn Door>) })
     }
+}
+
+/// Listens on an address of this machine; with `ports_shared` also if another process that shares does.
+pub fn listener(address: SocketAddr, ports_shared: bool) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart must not wait until the connections of the life before are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(ports_shared)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 impl Door for TcpListener {

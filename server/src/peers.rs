@@ -382,7 +382,7 @@ mod tests {
     use crate::net::Tcp;
 
     fn peers(cluster: u64, own: u64) -> Peers {
-        Peers::new(ClusterId(cluster), MemberId(own), Arc::new(Tcp), Duration::from_secs(1))
+        Peers::new(ClusterId(cluster), MemberId(own), Arc::new(Tcp::default()), Duration::from_secs(1))
     }
 
     #[test]

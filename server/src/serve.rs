@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::mm::{MlockAllFlags, mlockall};
 use tenure_disk::Files;
 use tenure_disk::store::{Store, StoreEvent, StoreOptions};
 use tenure_disk::wal::{self, Wal, WalOptions};
@@ -15,14 +16,15 @@ use tonic::transport::Server;
 
 use crate::authority::Mended;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{AutoCompaction, Config, ListenUrl};
+use crate::config::{AutoCompaction, Config, Listen, ListenUrl};
 use crate::data_dir::{DataDir, Identity, Origin};
 use crate::gateway::{GatewayLayer, Pages};
 use crate::gathered::Gathered;
 use crate::ids::{Dice, MemberId};
-use crate::net::{Door, Net, Tcp};
+use crate::net::{Door, Net, Tcp, listener};
 use crate::node::{Node, Pace, Retention, Rules, Settings};
 use crate::peers::{self, Peers};
+use crate::supervisor::Supervisor;
 use crate::{api, data_dir, joining};
 
 /// How long requests under way may take to end once the member is told to stop.
@@ -54,6 +56,10 @@ pub enum Error {
     Joining(#[from] joining::Error),
     #[error("{0}")]
     Node(#[from] crate::node::StartError),
+    #[error(
+        "cannot lock memory as --memory-mlock asks: {0}; allow it (LimitMEMLOCK=infinity in the unit, or ulimit -l), or leave the flag out"
+    )]
+    MemoryLock(rustix::io::Errno),
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
     #[error(
@@ -65,13 +71,16 @@ pub enum Error {
     Failed(String),
 }
 
-/// Serves until SIGTERM or SIGINT; returns once all is in good order on disk.
-pub async fn run(config: Config) -> Result<(), Error> {
+/// Serves until SIGTERM or SIGINT; returns once all is in good order on disk. The supervisor hears when it begins and ends.
+pub async fn run(config: Config, supervisor: &Supervisor) -> Result<(), Error> {
+    if config.memory_locked {
+        mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE).map_err(Error::MemoryLock)?;
+    }
     let disk = Arc::new(Files);
-    let net: Arc<dyn Net> = Arc::new(Tcp);
+    let net: Arc<dyn Net> = Arc::new(Tcp { ports_shared: config.listen.ports_shared });
     let data_dir = DataDir::open(&*disk, &config.data_dir)?;
     let (identity, new) = identity(&config, &data_dir, &net).await?;
-    let listeners = listen(&config.listen.client, "listen-client-urls").await?;
+    let listeners = listen(&config.listen, &config.listen.client, "listen-client-urls")?;
     let doors = doors(&*net, &config.listen.peer).await?;
     if new {
         data_dir.claim(&*disk, &identity)?;
@@ -105,7 +114,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         txn_operations_max: config.limits.txn_ops_max,
     };
     let routes = api::routes(&node, identity.cluster, identity.member, limits, &stopping);
-    let gateway = GatewayLayer::new(Pages::new(&node), limits.message_bytes_max());
+    let gateway = GatewayLayer::new(config.http.clone(), Pages::new(&node), limits.message_bytes_max());
     let mut servers = tokio::task::JoinSet::new();
     for listener in listeners {
         let server =
@@ -113,12 +122,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
         servers.spawn(server.serve_with_incoming_shutdown(incoming(listener), stopped(stopping.clone())));
     }
     announce(&config, &identity);
+    supervisor.ready();
 
     let ended = tokio::select! {
         told = told_to_stop(&node) => told,
         failure = failure(&node) => Err(Error::Failed(failure)),
         () = node.members.removed() => Err(Error::Removed(identity.member)),
     };
+    supervisor.stopping();
     stop.send_replace(true);
     node.watches.stop();
     if tokio::time::timeout(DRAIN, async { while servers.join_next().await.is_some() {} }).await.is_err() {
@@ -131,10 +142,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     ended
 }
 
-async fn listen(urls: &[ListenUrl], flag: &'static str) -> Result<Vec<TcpListener>, Error> {
+fn listen(how: &Listen, urls: &[ListenUrl], flag: &'static str) -> Result<Vec<TcpListener>, Error> {
     let mut listeners = Vec::new();
     for address in urls.iter().map(ListenUrl::address) {
-        let listener = TcpListener::bind(address).await;
+        let listener = listener(address, how.ports_shared);
         listeners.push(listener.map_err(|source| Error::Listen { address, flag, source })?);
     }
     Ok(listeners)

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tenured::config::{self, AutoCompaction, ClusterState, Config, Invocation};
+use tenured::config::{self, AutoCompaction, ClusterState, Config, Hosts, Invocation, Origins};
 use tenured::logging::{Format, Output};
 
 fn read(line: &str, environment: &[(&str, &str)]) -> Result<Invocation, config::Error> {
@@ -81,6 +81,8 @@ fn without_flags_the_defaults_are_etcds() {
     assert_eq!(config.warning_apply_duration, Duration::from_millis(100));
     assert_eq!(config.warning_unary_request_duration, Duration::from_millis(300));
     assert_eq!((config.value_cache_bytes, config.runtime_threads), (128 << 20, 1));
+    assert!(!config.memory_locked && !config.listen.ports_shared && config.http.gateway);
+    assert_eq!((config.http.origins, config.http.hosts), (Origins::All, Hosts::Any));
     assert_eq!((config.log.format, &config.log.outputs), (Format::Json, &vec![Output::Stderr]));
 }
 
@@ -134,6 +136,22 @@ fn quantities_have_units() {
     assert_eq!(config.raft.election_timeout, Duration::from_secs(2));
     assert_eq!((config.keepalive.interval, config.keepalive.timeout), (None, None));
     assert_eq!(config.raft.snapshot_count, 100_000);
+}
+
+#[test]
+fn who_may_ask_by_http_is_listed() {
+    let config = run("--cors https://a.example.com,http://b:3000 --host-whitelist Db.example.com,127.0.0.1 \
+                      --enable-grpc-gateway=false --socket-reuse-port --experimental-memory-mlock");
+    let origins = ["https://a.example.com", "http://b:3000"].map(str::to_owned).to_vec();
+    assert_eq!(config.http.origins, Origins::These(origins));
+    assert!(config.http.hosts.allow("db.example.com:2379") && !config.http.hosts.allow("localhost"));
+    assert!(!config.http.gateway && config.listen.ports_shared && config.memory_locked);
+    let expected = "invalid value \"example.com\" for --cors: URL scheme must be http or https: example.com; \
+                    write for example http://example.com";
+    assert_eq!(refusal("--cors example.com"), (2, expected.to_owned()));
+    let expected = "invalid value \"http://a\" for --host-whitelist: \"http://a\" is no host name; \
+                    write names or addresses, such as db.example.com";
+    assert_eq!(refusal("--host-whitelist http://a"), (2, expected.to_owned()));
 }
 
 #[test]
@@ -205,7 +223,7 @@ fn what_cannot_be_read_ends_with_2() {
         ("--data-dri x", "flag provided but not defined: --data-dri; did you mean --data-dir?"),
         ("--max-txn-ops", "flag needs an argument: --max-txn-ops"),
         ("---name x", "bad flag syntax: \"---name\""),
-        ("gateway start", "\"gateway\" is not a valid flag, and tenured has no subcommands"),
+        ("gateway start", "\"gateway\" is not a valid flag; the only subcommand is 'tenured config check'"),
         ("--pre-vote yes", "\"yes\" is not a valid flag; the value of --pre-vote is written --pre-vote=yes"),
         ("--pre-vote=yes", "invalid value \"yes\" for --pre-vote: it must be true or false"),
         ("--max-txn-ops 0", "invalid value \"0\" for --max-txn-ops: 0 is not in 1..=4294967295"),
@@ -308,7 +326,15 @@ fn what_cannot_be_honoured_ends_with_1() {
             "--log-level trace",
             "unrecognized level: \"trace\"; --log-level is debug, info, warn, error, panic or fatal",
         ),
-        ("--auth-token jwt", "--auth-token \"jwt\" is not available; only simple is"),
+        (
+            "--name= --heartbeat-interval 300 --logger foo",
+            "--name is empty; give each member a name of its own; 2 more: 'tenured config check' with the same flags says all",
+        ),
+        (
+            "--config-file /none.yml",
+            "cannot read the configuration file /none.yml: unsupported; check --config-file",
+        ),
+        ("--auth-token jwt", "--auth-token \"jwt\" is not available: the one kind of token is simple"),
     ];
     for (line, expected) in cases {
         assert_eq!(refusal(line), (1, expected.to_owned()), "{line}");
@@ -409,7 +435,8 @@ fn version_names_the_etcd_it_stands_in_for_first() {
 #[test]
 fn help_is_grouped_and_shows_examples() {
     let help = printed("--help");
-    for heading in ["Member:", "Clustering", "Limits:", "History:", "Logging", "Unsafe", "Examples:"] {
+    for heading in ["Member:", "Clustering", "Limits:", "HTTP:", "History:", "Logging", "Unsafe", "Examples:"]
+    {
         assert!(help.contains(heading), "{heading} is missing in\n{help}");
     }
     assert!(help.contains("--heartbeat-interval <MS>") && help.contains("[default: 100]"), "{help}");

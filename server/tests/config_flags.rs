@@ -268,11 +268,9 @@ fn promises_that_cannot_be_kept_are_refused() {
         ("peer-client-cert-auth", "=true", "TLS is not available"),
         ("peer-cert-allowed-cn", "x", "TLS is not available"),
         ("peer-auto-tls", "=true", "TLS is not available"),
-        ("host-whitelist", "a.example.com", "host names of requests are not checked"),
         ("discovery", "https://x", "--initial-cluster"),
         ("discovery-srv", "example.com", "--initial-cluster"),
         ("proxy", "on", "no v2 proxy"),
-        ("config-file", "/etc/etcd.yml", "configuration files are not available"),
     ];
     for (name, text, expected) in cases {
         let arguments = as_arguments(name, text);

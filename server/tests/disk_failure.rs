@@ -51,7 +51,7 @@ async fn start(disk: &FakeDisk, dir: &Path) -> Node {
         WalOptions { segment_bytes: 1 << 16, first_segment_bytes: 1 << 14, ..WalOptions::default() };
     let wal = Wal::open(Arc::new(disk.clone()), Path::new("/log"), options).unwrap();
     let store = Store::open(&dir.join("state"), StoreOptions::default()).unwrap();
-    let peers = Peers::new(ClusterId(1), MEMBER, Arc::new(Tcp), Duration::from_secs(1));
+    let peers = Peers::new(ClusterId(1), MEMBER, Arc::new(Tcp::default()), Duration::from_secs(1));
     let node = Node::start(settings(), Arc::new(SystemClock::start()), peers, wal, store).await.unwrap();
     node.ready(MEMBER).await.unwrap();
     node

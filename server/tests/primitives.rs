@@ -52,7 +52,7 @@ async fn a_member_is_a_store_as_recipes_want_it() {
     let member = MemberId(0xa1);
     let wal = Wal::open(Arc::new(Files), &home.path().join("wal"), WalOptions::default()).unwrap();
     let store = Store::in_memory(&Memory::default(), StoreOptions::default());
-    let peers = Peers::new(ClusterId::of(&[member]), member, Arc::new(Tcp), ELECTION);
+    let peers = Peers::new(ClusterId::of(&[member]), member, Arc::new(Tcp::default()), ELECTION);
     let clock = Arc::new(SystemClock::start());
     let node = Node::start(settings(member), clock, peers, wal, store).await.unwrap();
     node.ready(member).await.unwrap();

@@ -12,6 +12,7 @@ mod lease;
 mod locks;
 mod maintenance;
 mod reason;
+mod reflection;
 mod registry;
 mod reserved;
 mod sessions;
@@ -124,7 +125,8 @@ pub fn routes(
                 .max_encoding_message_size(usize::MAX)
         };
     }
-    Routes::new(sized!(KvServer, kv))
+    introspection(stopping)
+        .add_service(sized!(KvServer, kv))
         .add_service(sized!(WatchServer, watch))
         .add_service(sized!(LeaseServer, lease))
         .add_service(sized!(ClusterServer, cluster))
@@ -136,5 +138,11 @@ pub fn routes(
         .add_service(sized!(ElectionsServer, elections))
         .add_service(sized!(RegistryServer, registry))
         .add_service(sized!(LocksServer, locks))
-        .add_service(HealthServer::new(health::HealthService))
+}
+
+/// What programs ask of a server before they know it.
+fn introspection(stopping: &Receiver<bool>) -> Routes {
+    Routes::new(HealthServer::new(health::HealthService { stopping: stopping.clone() }))
+        .add_service(reflection::current())
+        .add_service(reflection::former())
 }

@@ -13,7 +13,7 @@ use super::flags::{
 };
 use super::urls::{ListenUrl, Scheme, Url, UrlList};
 use super::{
-    Auth, AutoCompaction, Compaction, Config, Error, Keepalive, Limits, Listen, Membership, Raft, units,
+    Auth, AutoCompaction, Compaction, Config, Error, Http, Keepalive, Limits, Listen, Membership, Raft, units,
 };
 use crate::logging::{self, Output};
 
@@ -22,37 +22,45 @@ const SNAPSHOT_COUNT_DEFAULT: u64 = 100_000;
 const WATCH_PROGRESS_DEFAULT: Duration = Duration::from_secs(600);
 const LOG_SEGMENT_BYTES_MOST: u64 = 1 << 30;
 
-/// The configuration these flags mean; what is allowed but deserves a word is added to `warnings`.
-pub(super) fn checked(flags: Flags, warnings: &mut Vec<String>) -> Result<Config, Error> {
-    let Flags { member, clustering, limits, history, security, observation, hazards } = flags;
-    if member.name.is_empty() {
-        return Err(Error::check("--name is empty; give each member a name of its own".to_owned()));
-    }
-    if hazards.force_new_cluster {
-        let text = "--force-new-cluster is not available: a member without its quorum cannot be made a cluster of its own \
-                    in this version; restore a backup";
-        return Err(Error::check(text.to_owned()));
-    }
+/// The configuration these flags mean, or all that is wrong with them. What is allowed but deserves a word is added to `warnings`.
+pub(super) fn checked(flags: Flags, warnings: &mut Vec<String>) -> Result<Config, Vec<Error>> {
+    let Flags { member, clustering, limits, http, history, security, observation, hazards } = flags;
+    let mut wrong = Wrong(Vec::new());
+    wrong.unless(!member.name.is_empty(), "--name is empty; give each member a name of its own");
+    wrong.unless(
+        !hazards.force_new_cluster,
+        "--force-new-cluster is not available: a member without its quorum cannot be made a cluster of its own \
+         in this version; restore a backup",
+    );
     warn_of_what_waits(&limits, &security, &observation, &hazards, warnings);
-    let listen = listen(&member, &clustering, observation.listen_metrics_urls.as_ref(), warnings)?;
+    let listen = wrong.of(listen(&member, &clustering, observation.listen_metrics_urls.as_ref(), warnings));
     let advertise_client_urls = given_or(clustering.advertise_client_urls.clone(), default_url(2379));
     let initial = initial(&clustering);
     warn_of_useless_urls(&advertise_client_urls, &initial.advertise_peer_urls, warnings);
-    let (request_limits, keepalive) = limits_and_keepalive(&limits)?;
-
+    let request_limits = wrong.of(request_limits(&limits));
+    let raft = wrong.of(raft(&member, &clustering, limits.max_request_bytes));
+    let compaction = wrong.of(compaction(&history));
+    let auth = wrong.of(auth(&security));
+    wrong.of(logger(&observation));
+    let log = wrong.of(log(&observation));
+    let (Some(listen), Some(request_limits), Some(raft), Some(compaction), Some(auth), Some(log), []) =
+        (listen, request_limits, raft, compaction, auth, log, wrong.0.as_slice())
+    else {
+        return Err(wrong.0);
+    };
     Ok(Config {
         data_dir: match member.data_dir.as_deref() {
             None | Some("") => PathBuf::from(format!("{}.etcd", member.name)),
             Some(directory) => PathBuf::from(directory),
         },
         wal_dir: member.wal_dir.as_deref().filter(|directory| !directory.is_empty()).map(PathBuf::from),
-        raft: raft(&member, &clustering, request_limits.request_bytes_max as u64)?,
+        raft,
         membership: Membership {
             strict_reconfig_check: clustering.strict_reconfig_check,
             learners_max: usize::from(clustering.max_learners),
         },
-        compaction: compaction(&history)?,
-        auth: auth(&security)?,
+        compaction,
+        auth,
         watch_progress_notify_interval: match history.watch_progress_notify_interval {
             Duration::ZERO => WATCH_PROGRESS_DEFAULT,
             given => given,
@@ -60,16 +68,33 @@ pub(super) fn checked(flags: Flags, warnings: &mut Vec<String>) -> Result<Config
         corrupt_check_time: history.corrupt_check_time,
         warning_apply_duration: observation.warning_apply_duration,
         warning_unary_request_duration: observation.warning_unary_request_duration,
-        log: log(&observation)?,
+        log,
         value_cache_bytes: member.value_cache_bytes,
+        memory_locked: member.memory_mlock,
         runtime_threads: usize::from(member.runtime_threads),
         name: member.name,
         limits: request_limits,
         listen,
+        http: Http { gateway: http.enable_grpc_gateway, origins: http.cors, hosts: http.host_whitelist },
         advertise_client_urls,
-        keepalive,
+        keepalive: keepalive(&limits),
         initial,
     })
+}
+
+/// What is wrong, gathered so that an operator is told all of it at once.
+struct Wrong(Vec<Error>);
+
+impl Wrong {
+    fn unless(&mut self, right: bool, message: &str) {
+        if !right {
+            self.0.push(Error::check(message.to_owned()));
+        }
+    }
+
+    fn of<T>(&mut self, outcome: Result<T, Error>) -> Option<T> {
+        outcome.map_err(|error| self.0.push(error)).ok()
+    }
 }
 
 /// A flag that is understood but has nothing to act on yet is never passed over in silence.
@@ -136,6 +161,7 @@ fn listen(
         client,
         peer: given_or(member.listen_peer_urls.clone(), default_listener(2380)),
         metrics: metrics.map(|list| list.0.clone()).unwrap_or_default(),
+        ports_shared: member.socket_reuse_port,
     })
 }
 
@@ -175,11 +201,16 @@ fn raft(member: &MemberFlags, clustering: &ClusteringFlags, request: u64) -> Res
             "--election-timeout[{election_ms}ms] is too long, and should be set less than {}ms",
             ELECTION_TIMEOUT_MOST.as_millis()
         )),
-        () if !(2 * request..=LOG_SEGMENT_BYTES_MOST).contains(&member.log_segment_bytes) => Some(format!(
-            "--log-segment-bytes[{}] must be from {} (twice --max-request-bytes) to {LOG_SEGMENT_BYTES_MOST}",
-            member.log_segment_bytes,
-            2 * request
-        )),
+        // A request that is too large itself is complained of elsewhere.
+        () if !(2 * request.min(Limits::REQUEST_BYTES_MOST / 2)..=LOG_SEGMENT_BYTES_MOST)
+            .contains(&member.log_segment_bytes) =>
+        {
+            Some(format!(
+                "--log-segment-bytes[{}] must be from {} (twice --max-request-bytes) to {LOG_SEGMENT_BYTES_MOST}",
+                member.log_segment_bytes,
+                2 * request.min(Limits::REQUEST_BYTES_MOST / 2)
+            ))
+        }
         () => None,
     };
     match wrong {
@@ -199,7 +230,7 @@ fn raft(member: &MemberFlags, clustering: &ClusteringFlags, request: u64) -> Res
     }
 }
 
-fn limits_and_keepalive(flags: &LimitFlags) -> Result<(Limits, Keepalive), Error> {
+fn request_limits(flags: &LimitFlags) -> Result<Limits, Error> {
     if !(1..=Limits::REQUEST_BYTES_MOST).contains(&flags.max_request_bytes) {
         return Err(Error::check(format!(
             "--max-request-bytes[{}] must be from 1 to {}",
@@ -207,7 +238,7 @@ fn limits_and_keepalive(flags: &LimitFlags) -> Result<(Limits, Keepalive), Error
             Limits::REQUEST_BYTES_MOST
         )));
     }
-    let limits = Limits {
+    Ok(Limits {
         quota_bytes: match flags.quota_backend_bytes {
             0 => Some(Limits::QUOTA_BYTES_DEFAULT),
             given => u64::try_from(given).ok(),
@@ -215,14 +246,16 @@ fn limits_and_keepalive(flags: &LimitFlags) -> Result<(Limits, Keepalive), Error
         txn_ops_max: flags.max_txn_ops as usize,
         request_bytes_max: flags.max_request_bytes as usize,
         concurrent_streams_max: flags.max_concurrent_streams,
-    };
+    })
+}
+
+fn keepalive(flags: &LimitFlags) -> Keepalive {
     let unless_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);
-    let keepalive = Keepalive {
+    Keepalive {
         min_time: flags.grpc_keepalive_min_time,
         interval: unless_zero(flags.grpc_keepalive_interval),
         timeout: unless_zero(flags.grpc_keepalive_timeout),
-    };
-    Ok((limits, keepalive))
+    }
 }
 
 fn compaction(flags: &HistoryFlags) -> Result<Compaction, Error> {
@@ -273,18 +306,23 @@ fn auth(flags: &SecurityFlags) -> Result<Auth, Error> {
             token_ttl: Duration::from_secs(u64::from(flags.auth_token_ttl)),
             bcrypt_cost: flags.bcrypt_cost,
         }),
-        other => Err(Error::check(format!("--auth-token {other:?} is not available; only simple is"))),
+        other => Err(Error::check(format!(
+            "--auth-token {other:?} is not available: the one kind of token is simple"
+        ))),
+    }
+}
+
+fn logger(flags: &ObservationFlags) -> Result<(), Error> {
+    match flags.logger.as_str() {
+        "zap" => Ok(()),
+        "capnslog" => {
+            Err(Error::check("--logger=capnslog is removed in v3.5; leave --logger out".to_owned()))
+        }
+        other => Err(Error::check(format!("unknown logger option {other:?}; leave --logger out"))),
     }
 }
 
 fn log(flags: &ObservationFlags) -> Result<logging::Settings, Error> {
-    match flags.logger.as_str() {
-        "zap" => {}
-        "capnslog" => {
-            return Err(Error::check("--logger=capnslog is removed in v3.5; leave --logger out".to_owned()));
-        }
-        other => return Err(Error::check(format!("unknown logger option {other:?}; leave --logger out"))),
-    }
     let level = match flags.log_level.to_ascii_lowercase().as_str() {
         "debug" => LevelFilter::DEBUG,
         "" | "info" => LevelFilter::INFO,

@@ -1,7 +1,6 @@
 //! The flags that mean something here, under etcd's names where etcd has them: their types, defaults and help. What
 //! may stand together is decided in `check`; what etcd has and Tenure does not stands in `foreign`.
 
-use std::any::TypeId;
 use std::num::ParseIntError;
 use std::time::Duration;
 
@@ -9,12 +8,15 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser};
 
 use super::go_syntax::Kind;
+use super::http::{Hosts, Origins, hosts, origins};
 use super::units::{boolean, bytes, duration, milliseconds, signed_bytes};
 use super::urls::{ListenUrl, Url, UrlList, advertised_list, listen_list, peer_list};
 use crate::logging::Format;
 
 const USAGE: &str = "\
 tenured [flags]
+       tenured --config-file FILE
+       tenured config check [FILE] [flags]
        tenured --version
        tenured -h | --help";
 
@@ -22,6 +24,8 @@ const EXAMPLES: &str = "\
 Flags are written --name=value, --name value or -name value; booleans --flag or --flag=false.
 Durations are 300ms, 5s, 1h30m; sizes 512MB (thousands) or 2GiB (of 1024).
 Every flag is also read from the environment: --data-dir from TENURE_DATA_DIR, else from ETCD_DATA_DIR.
+In a file (YAML, --config-file) the same names stand before a colon; there, as in etcd, a bare number for a duration is
+nanoseconds, and flags and variables beside the file do not count. 'tenured config check' says what would be used.
 Flags of etcd that have no meaning here are accepted with a warning.
 
 Examples:
@@ -49,6 +53,8 @@ pub(super) struct Flags {
     #[command(flatten)]
     pub limits: LimitFlags,
     #[command(flatten)]
+    pub http: HttpFlags,
+    #[command(flatten)]
     pub history: HistoryFlags,
     #[command(flatten)]
     pub security: SecurityFlags,
@@ -61,6 +67,9 @@ pub(super) struct Flags {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Member")]
 pub(super) struct MemberFlags {
+    /// A YAML file to read all settings from. Flags and variables beside it do not count.
+    #[arg(long, value_name = "FILE", value_parser = text)]
+    pub config_file: Option<String>,
     /// This member's name, unique in the cluster.
     #[arg(long, default_value = "default", value_name = "NAME", value_parser = text)]
     pub name: String,
@@ -79,6 +88,9 @@ pub(super) struct MemberFlags {
     /// More addresses to listen on for clients, meant for HTTP only by etcd; here they serve gRPC too.
     #[arg(long, value_name = "URLS", value_parser = listen_list)]
     pub listen_client_http_urls: Option<UrlList<ListenUrl>>,
+    /// Let other processes that ask for it listen on the same ports (SO_REUSEPORT).
+    #[arg(long, default_value = "false", value_name = "BOOL", value_parser = boolean, action = clap::ArgAction::Set)]
+    pub socket_reuse_port: bool,
     /// Time between heartbeats of the leader, in milliseconds.
     #[arg(long, default_value = "100", value_name = "MS", value_parser = milliseconds)]
     pub heartbeat_interval: Duration,
@@ -98,6 +110,9 @@ pub(super) struct MemberFlags {
     /// Memory for the newest values of keys (0: none, all are read from disk). Not in etcd.
     #[arg(long, default_value = "128MiB", value_name = "SIZE", value_parser = bytes)]
     pub value_cache_bytes: u64,
+    /// Keep all memory from being swapped out (mlockall); refuses to start if that is not allowed.
+    #[arg(long, default_value = "false", value_name = "BOOL", value_parser = boolean, action = clap::ArgAction::Set)]
+    pub memory_mlock: bool,
     /// Threads that serve requests; more than one pays off only on machines with many cores. Not in etcd.
     #[arg(long, default_value = "1", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub runtime_threads: u16,
@@ -156,6 +171,20 @@ pub(super) struct LimitFlags {
     /// How long the server waits for the answer before it hangs up (0: for ever).
     #[arg(long, default_value = "20s", value_name = "DURATION", value_parser = duration)]
     pub grpc_keepalive_timeout: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "HTTP")]
+pub(super) struct HttpFlags {
+    /// Answer JSON over HTTP below /v3/ and /v1/; the pages /version, /health, /livez and /readyz stay.
+    #[arg(long, default_value = "true", value_name = "BOOL", value_parser = boolean, action = clap::ArgAction::Set)]
+    pub enable_grpc_gateway: bool,
+    /// Web pages of which origins may ask by HTTP: scheme://host:port, with commas between them (`*`: all).
+    #[arg(long, default_value = "*", value_name = "ORIGINS", value_parser = origins)]
+    pub cors: Origins,
+    /// Which host names requests by plain HTTP may be addressed to, with commas between them (`*`: any).
+    #[arg(long, default_value = "*", value_name = "HOSTS", value_parser = hosts)]
+    pub host_whitelist: Hosts,
 }
 
 #[derive(Debug, clap::Args)]
@@ -250,12 +279,27 @@ impl Flags {
     }
 }
 
+/// Every flag's name and default, in the order of the help.
+pub(super) fn defaults() -> Vec<(String, String)> {
+    let default = |argument: &clap::Arg| {
+        let texts = argument.get_default_values().iter();
+        texts.map(|text| text.to_string_lossy().into_owned()).collect::<Vec<_>>().join(",")
+    };
+    let command = Flags::command();
+    command.get_arguments().map(|a| (a.get_long().unwrap_or_default().to_owned(), default(a))).collect()
+}
+
+/// Words for values that are lists.
+const LISTS: &[&str] = &["URLS", "NAME=URL,...", "ORIGINS", "HOSTS", "OUTPUTS"];
+
 /// Every flag's name and kind.
 pub(super) fn names() -> Vec<(String, Kind)> {
     let command = Flags::command();
-    let kind = |argument: &clap::Arg| match argument.get_value_parser().type_id() == TypeId::of::<bool>() {
-        true => Kind::Boolean,
-        false => Kind::Value,
+    let kind = |argument: &clap::Arg| match argument.get_value_names() {
+        Some([name]) if name == "BOOL" => Kind::Boolean,
+        Some([name]) if name == "DURATION" => Kind::Duration,
+        Some([name]) if LISTS.contains(&name.as_str()) => Kind::List,
+        _ => Kind::Value,
     };
     command.get_arguments().map(|a| (a.get_long().unwrap_or_default().to_owned(), kind(a))).collect()
 }

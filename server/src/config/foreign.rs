@@ -18,7 +18,7 @@ pub(super) enum Treatment {
     FeatureGates,
 }
 
-use Kind::{Boolean, Value};
+use Kind::{Boolean, Duration, List, Value};
 use Treatment::{FeatureGates, Ignored, Refused, Renamed};
 
 const NO_TLS: Treatment = Refused(
@@ -43,7 +43,6 @@ const OLD_FILES: Treatment = Ignored("old files are removed as soon as nobody ne
 const FOREIGN: &[(&str, Kind, Treatment)] = &[
     // Of etcd today: member.
     ("max-wals", Value, OLD_FILES),
-    ("memory-mlock", Boolean, Ignored("memory is not locked; forbid swapping in the unit file")),
     ("backend-bbolt-freelist-type", Value, NO_BBOLT),
     ("backend-batch-interval", Value, NO_BBOLT),
     ("backend-batch-limit", Value, NO_BBOLT),
@@ -53,9 +52,7 @@ const FOREIGN: &[(&str, Kind, Treatment)] = &[
         Boolean,
         Ignored("a first election is never waited for longer than needed"),
     ),
-    ("socket-reuse-port", Boolean, Ignored("ports are not shared between processes")),
     ("socket-reuse-address", Boolean, Ignored("listeners always reuse addresses in TIME_WAIT")),
-    ("enable-grpc-gateway", Boolean, Ignored("this version has no JSON gateway")),
     ("raft-read-timeout", Value, Ignored("calls between members end with the election timeout")),
     ("raft-write-timeout", Value, Ignored("calls between members end with the election timeout")),
     ("feature-gates", Value, FeatureGates),
@@ -63,7 +60,7 @@ const FOREIGN: &[(&str, Kind, Treatment)] = &[
     // Clustering.
     ("discovery", Value, NO_DISCOVERY),
     ("discovery-token", Value, NO_DISCOVERY),
-    ("discovery-endpoints", Value, NO_DISCOVERY),
+    ("discovery-endpoints", List, NO_DISCOVERY),
     ("discovery-srv", Value, NO_DISCOVERY),
     ("discovery-srv-name", Value, ONLY_WITH_DISCOVERY),
     ("discovery-dial-timeout", Value, ONLY_WITH_DISCOVERY),
@@ -88,7 +85,7 @@ const FOREIGN: &[(&str, Kind, Treatment)] = &[
     ("client-cert-file", Value, NO_TLS),
     ("client-key-file", Value, NO_TLS),
     ("client-crl-file", Value, NO_TLS),
-    ("client-cert-allowed-hostname", Value, NO_TLS),
+    ("client-cert-allowed-hostname", List, NO_TLS),
     ("auto-tls", Boolean, NO_TLS),
     ("peer-cert-file", Value, NO_TLS),
     ("peer-key-file", Value, NO_TLS),
@@ -98,20 +95,14 @@ const FOREIGN: &[(&str, Kind, Treatment)] = &[
     ("peer-client-cert-file", Value, NO_TLS),
     ("peer-client-key-file", Value, NO_TLS),
     ("peer-crl-file", Value, NO_TLS),
-    ("peer-cert-allowed-cn", Value, NO_TLS),
-    ("peer-cert-allowed-hostname", Value, NO_TLS),
+    ("peer-cert-allowed-cn", List, NO_TLS),
+    ("peer-cert-allowed-hostname", List, NO_TLS),
     ("peer-auto-tls", Boolean, NO_TLS),
     ("peer-skip-client-san-verification", Boolean, ONLY_WITH_TLS),
     ("self-signed-cert-validity", Value, ONLY_WITH_TLS),
-    ("cipher-suites", Value, ONLY_WITH_TLS),
+    ("cipher-suites", List, ONLY_WITH_TLS),
     ("tls-min-version", Value, ONLY_WITH_TLS),
     ("tls-max-version", Value, ONLY_WITH_TLS),
-    ("cors", Value, Ignored("no CORS header is sent, so browsers let no other origin read answers")),
-    (
-        "host-whitelist",
-        Value,
-        Refused("host names of requests are not checked here; allow hosts in a proxy in front"),
-    ),
     // Monitoring, logging, tracing.
     ("enable-pprof", Boolean, Ignored("there is no pprof endpoint")),
     ("metrics", Value, Ignored("this version serves no metrics")),
@@ -128,17 +119,16 @@ const FOREIGN: &[(&str, Kind, Treatment)] = &[
     ("distributed-tracing-instance-id", Value, NO_TRACING),
     ("distributed-tracing-sampling-rate", Value, NO_TRACING),
     ("compact-hash-check-time", Value, NO_CORRUPTION_CHECK),
-    ("config-file", Value, Refused("configuration files are not available; give the same names as flags")),
     // Names that etcd 3.5 and 3.6 had.
-    ("experimental-watch-progress-notify-interval", Value, Renamed("watch-progress-notify-interval")),
+    ("experimental-watch-progress-notify-interval", Duration, Renamed("watch-progress-notify-interval")),
     ("experimental-compaction-batch-limit", Value, Renamed("compaction-batch-limit")),
-    ("experimental-compaction-sleep-interval", Value, Renamed("compaction-sleep-interval")),
-    ("experimental-warning-apply-duration", Value, Renamed("warning-apply-duration")),
-    ("experimental-warning-unary-request-duration", Value, Renamed("warning-unary-request-duration")),
+    ("experimental-compaction-sleep-interval", Duration, Renamed("compaction-sleep-interval")),
+    ("experimental-warning-apply-duration", Duration, Renamed("warning-apply-duration")),
+    ("experimental-warning-unary-request-duration", Duration, Renamed("warning-unary-request-duration")),
     ("experimental-max-learners", Value, Renamed("max-learners")),
     ("experimental-snapshot-catchup-entries", Value, Renamed("snapshot-catchup-entries")),
     ("experimental-initial-corrupt-check", Boolean, NO_CORRUPTION_CHECK),
-    ("experimental-corrupt-check-time", Value, Renamed("corrupt-check-time")),
+    ("experimental-corrupt-check-time", Duration, Renamed("corrupt-check-time")),
     ("experimental-compact-hash-check-enabled", Boolean, NO_CORRUPTION_CHECK),
     ("experimental-compact-hash-check-time", Value, NO_CORRUPTION_CHECK),
     ("experimental-enable-lease-checkpoint", Boolean, CHECKPOINTS),
@@ -149,7 +139,7 @@ const FOREIGN: &[(&str, Kind, Treatment)] = &[
     ("experimental-backend-bbolt-freelist-type", Value, NO_BBOLT),
     ("experimental-txn-mode-write-with-shared-buffer", Boolean, NO_BBOLT),
     ("experimental-stop-grpc-service-on-defrag", Boolean, NO_BBOLT),
-    ("experimental-memory-mlock", Boolean, Ignored("memory is not locked; forbid swapping in the unit file")),
+    ("experimental-memory-mlock", Boolean, Renamed("memory-mlock")),
     ("experimental-downgrade-check-time", Value, Ignored("there is no older version to go back to")),
     (
         "experimental-wait-cluster-ready-timeout",
@@ -196,21 +186,19 @@ const FOREIGN: &[(&str, Kind, Treatment)] = &[
 /// Switches that etcd has on unless told otherwise: with these, `false` asks for something.
 const ON_BY_DEFAULT: &[&str] = &[
     "discovery-insecure-transport",
-    "enable-grpc-gateway",
     "experimental-txn-mode-write-with-shared-buffer",
     "initial-election-tick-advance",
 ];
 
 /// Texts by which a flag asks for nothing: no warning is due, and no refusal.
-const NEUTRAL: &[(&str, &str)] =
-    &[("cors", "*"), ("host-whitelist", "*"), ("metrics", "basic"), ("proxy", "off")];
+const NEUTRAL: &[(&str, &str)] = &[("metrics", "basic"), ("proxy", "off")];
 
 /// etcd's feature gates, and what asking for one comes to.
 const FEATURE_GATES: &[(&str, &str)] = &[
     ("StopGRPCServiceOnDefrag", "defragmentation does not stop the service here"),
     ("TxnModeWriteWithSharedBuffer", "the storage engine is not bbolt"),
-    ("InitialCorruptCheck", "members do not compare hashes on their own"),
-    ("CompactHashCheck", "members do not compare hashes on their own"),
+    ("InitialCorruptCheck", "members compare their history every --corrupt-check-time"),
+    ("CompactHashCheck", "members compare their history every --corrupt-check-time"),
     ("LeaseCheckpoint", "remaining times of leases are always replicated here"),
     ("LeaseCheckpointPersist", "remaining times of leases are always replicated here"),
     ("SetMemberLocalAddr", "the system chooses the address that calls leave from"),
@@ -226,8 +214,8 @@ pub(super) fn names() -> impl Iterator<Item = (&'static str, Kind)> {
 pub(super) fn treatment(name: &str, value: &str) -> Option<Treatment> {
     let (_, kind, treatment) = FOREIGN.iter().find(|(foreign, ..)| *foreign == name)?;
     let asks = match kind {
-        Kind::Boolean => units::boolean(value) != Ok(ON_BY_DEFAULT.contains(&name)),
-        Kind::Value => !value.is_empty() && !NEUTRAL.contains(&(name, value)),
+        Boolean => units::boolean(value) != Ok(ON_BY_DEFAULT.contains(&name)),
+        Duration | List | Value => !value.is_empty() && !NEUTRAL.contains(&(name, value)),
     };
     asks.then_some(*treatment)
 }

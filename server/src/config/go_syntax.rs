@@ -4,10 +4,14 @@
 /// A flag as read: its name without dashes, and its text.
 pub(super) type Pair = (String, String);
 
-/// What `split` must know of a flag.
+/// What readers of texts must know of a flag: a command line only whether it is a boolean, a file also the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Boolean,
+    /// Bare numbers in a file are nanoseconds.
+    Duration,
+    /// Commas between items; in a file also a list.
+    List,
     Value,
 }
 
@@ -47,7 +51,7 @@ pub(super) fn split(
         let value = match (given, kind) {
             (Some(value), _) => value,
             (None, Kind::Boolean) => "true".to_owned(),
-            (None, Kind::Value) => rest.next().ok_or_else(|| Mistake::NeedsValue(name.to_owned()))?.clone(),
+            (None, _) => rest.next().ok_or_else(|| Mistake::NeedsValue(name.to_owned()))?.clone(),
         };
         pairs.push((name.to_owned(), value));
     }

@@ -2,40 +2,47 @@
 //!
 //! ```text
 //!  command line ──go_syntax──┐
-//!  TENURE_*, ETCD_* ─────────┴─sources──(foreign: warned about, refused, renamed)──flags (types)──check──> Config
+//!  TENURE_*, ETCD_* ─────────┼─sources──(foreign: warned about, refused, renamed)──flags (types)──check──> Config
+//!  YAML ───────────────file──┘                                                                     └─────> Report
 //! ```
 //!
 //! The names, defaults and rules are etcd's, because people bring their unit files along. Texts become typed once
-//! (`flags`), and are judged together once (`check`); whoever holds a [`Config`] need not check it again. A source of
-//! another kind, such as a file, has to end up as names and texts in `sources` and nothing below changes.
+//! (`flags`), and are judged together once (`check`); whoever holds a [`Config`] need not check it again. Every stage goes on
+//! after a mistake, so that all of them are known at once.
 //!
 //! What only counts when a member starts for the first time (`--initial-*`) is checked when asked for
 //! ([`Config::bootstrap`]): a member that has data must start whatever those flags say by now.
 //!
-//! Touches no file and no network. May import `ids` and `logging`, and nothing above.
+//! Touches no file (what reads one is handed in) and no network. May import `ids` and `logging`, and nothing above.
 
 mod bootstrap;
 mod check;
+mod file;
 mod flags;
 mod foreign;
 mod go_syntax;
+mod http;
+mod report;
 mod sources;
 mod units;
 mod urls;
 mod version;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use bootstrap::Bootstrap;
+pub use http::{Hosts, Http, Origins};
+pub use report::Report;
 pub use urls::{ListenUrl, Scheme, Url};
 pub use version::ETCD_COMPATIBILITY_VERSION;
 
 use crate::logging;
 use bootstrap::InitialFlags;
 use flags::Flags;
-use sources::Asked;
+use sources::{Asked, Given, Sources};
 
 /// What a command line asks of the program.
 #[derive(Debug)]
@@ -44,29 +51,79 @@ pub enum Invocation {
     Run { config: Box<Config>, warnings: Vec<String> },
     /// Print this to standard output and end with 0.
     Print(String),
+    /// Print this and end as it says.
+    Check(Report),
 }
 
-/// Reads `arguments` (without the program's name) and `environment`. Neither is asked of the process here, so that
-/// tests can bring their own.
+/// Reads a whole file.
+pub type Files<'a> = &'a dyn Fn(&Path) -> std::io::Result<Vec<u8>>;
+
+/// As [`read_with_files`], for whoever names no configuration file.
 pub fn read(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Invocation, Error> {
-    let sources = match sources::gather(arguments, environment)? {
-        Asked::Help => return Ok(Invocation::Print(Flags::help())),
-        Asked::Version => return Ok(Invocation::Print(version::text())),
-        Asked::Run(sources) => sources,
-    };
-    let pairs = sources.settings.iter().map(|(name, given)| (name.as_str(), given.value.as_str()));
-    let flags = Flags::read(pairs).map_err(|refused| match sources.settings.get(&refused.name) {
-        Some(given) => {
-            Error::usage(format!("invalid value {:?} for {}: {}", given.value, given.origin, refused.why))
+    read_with_files(arguments, environment, &|_| Err(std::io::ErrorKind::Unsupported.into()))
+}
+
+/// Reads `arguments` (without the program's name), `environment`, and the configuration file if they name one. None of it is asked
+/// of the process here, so that tests can bring their own.
+pub fn read_with_files(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    files: Files<'_>,
+) -> Result<Invocation, Error> {
+    match sources::gather(arguments, environment, files)? {
+        Asked::Help => Ok(Invocation::Print(Flags::help())),
+        Asked::Version => Ok(Invocation::Print(version::text())),
+        Asked::Run(sources) => match examined(sources) {
+            Examined { config: Ok(config), warnings, .. } => Ok(Invocation::Run { config, warnings }),
+            Examined { config: Err(errors), .. } => Err(Error::first_of(errors)),
+        },
+        Asked::Check(sources) => {
+            let Examined { config, settings, warnings } = examined(sources);
+            let config = config.as_deref().map_err(Vec::as_slice);
+            Ok(Invocation::Check(Report::new(&settings, config, &warnings)))
         }
-        None => Error::usage(refused.why),
-    })?;
-    let mut warnings = sources.warnings;
-    let config = check::checked(flags, &mut warnings)?;
-    Ok(Invocation::Run { config: Box::new(config), warnings })
+    }
+}
+
+struct Examined {
+    /// Or all that is wrong; never empty.
+    config: Result<Box<Config>, Vec<Error>>,
+    settings: BTreeMap<String, Given>,
+    warnings: Vec<String>,
+}
+
+fn examined(sources: Sources) -> Examined {
+    let Sources { settings, mut warnings, mut errors } = sources;
+    let mut readable: Vec<(&str, &str)> =
+        settings.iter().map(|(name, given)| (name.as_str(), given.value.as_str())).collect();
+    let mut unreadable = Vec::new();
+    readable.retain(|(name, value)| match Flags::read(std::iter::once((*name, *value))) {
+        Ok(_) => true,
+        Err(refused) => {
+            errors.push(settings[*name].invalid(&refused.why));
+            unreadable.push(format!("--{name}"));
+            false
+        }
+    });
+    let checked = match Flags::read(readable.into_iter()) {
+        Ok(flags) => check::checked(flags, &mut warnings),
+        Err(refused) => Err(vec![Error::usage(format!("--{}: {}", refused.name, refused.why))]),
+    };
+    let config = match checked {
+        Ok(config) if errors.is_empty() => Ok(Box::new(config)),
+        Ok(_) => Err(errors),
+        Err(more) => {
+            // What could not be read was judged by its default; no second complaint may come of that.
+            let is_of_its_own =
+                |error: &Error| !unreadable.iter().any(|flag| error.message.contains(flag.as_str()));
+            errors.extend(more.into_iter().filter(is_of_its_own));
+            Err(errors)
+        }
+    };
+    Examined { config, settings, warnings }
 }
 
 /// How this member runs.
@@ -77,6 +134,7 @@ pub struct Config {
     /// Where the Raft log lives; within `data_dir` when None.
     pub wal_dir: Option<PathBuf>,
     pub listen: Listen,
+    pub http: Http,
     /// How clients call this member.
     pub advertise_client_urls: Vec<Url>,
     pub raft: Raft,
@@ -95,6 +153,8 @@ pub struct Config {
     pub warning_unary_request_duration: Duration,
     /// Memory for the newest values of keys; 0 for none.
     pub value_cache_bytes: u64,
+    /// Whether all memory is kept from being swapped out.
+    pub memory_locked: bool,
     /// 1 to 256.
     pub runtime_threads: usize,
     pub log: logging::Settings,
@@ -110,6 +170,8 @@ pub struct Listen {
     pub peer: Vec<ListenUrl>,
     /// Metrics and health only; may be empty.
     pub metrics: Vec<ListenUrl>,
+    /// Whether other processes may listen on the same ports.
+    pub ports_shared: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -210,6 +272,17 @@ impl Error {
     /// As etcd: 2 when a flag could not be read, 1 when what was read cannot be honoured.
     pub fn exit_code(&self) -> u8 {
         self.exit_code
+    }
+
+    /// The first one, which says how many more there are.
+    fn first_of(errors: Vec<Error>) -> Error {
+        let more = errors.len().saturating_sub(1);
+        let mut first =
+            errors.into_iter().next().unwrap_or_else(|| Error::usage("it cannot be read".to_owned()));
+        if more > 0 {
+            first.message += &format!("; {more} more: 'tenured config check' with the same flags says all");
+        }
+        first
     }
 
     fn usage(message: String) -> Error {

@@ -30,10 +30,14 @@ use std::task::{Context, Poll};
 
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::codegen::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN};
+use tonic::codegen::http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, VARY,
+};
+use tonic::codegen::http::uri::Authority;
 use tonic::codegen::http::{Method, Request, Response, StatusCode};
 use tower_layer::Layer;
 
+use crate::config::{Http, Origins};
 pub use pages::Pages;
 use routes::Routes;
 
@@ -44,6 +48,7 @@ pub struct GatewayLayer {
 }
 
 struct Shared {
+    http: Http,
     routes: Routes,
     pages: Pages,
     /// The largest body of a unary request, and the largest request of a stream, bytes.
@@ -52,10 +57,10 @@ struct Shared {
 
 impl GatewayLayer {
     /// `message_bytes_max`: the largest message that the services read, bytes.
-    pub fn new(pages: Pages, message_bytes_max: usize) -> GatewayLayer {
+    pub fn new(http: Http, pages: Pages, message_bytes_max: usize) -> GatewayLayer {
         // Base64 makes four bytes of three; names and numbers want some room too.
         let body_bytes_max = message_bytes_max / 3 * 4 + (64 << 10);
-        GatewayLayer { shared: Arc::new(Shared { routes: Routes::new(), pages, body_bytes_max }) }
+        GatewayLayer { shared: Arc::new(Shared { http, routes: Routes::new(), pages, body_bytes_max }) }
     }
 }
 
@@ -114,10 +119,13 @@ fn is_grpc(request: &Request<Body>) -> bool {
 }
 
 async fn answer<S: GrpcRoutes>(shared: &Shared, service: S, request: Request<Body>) -> Response<Body> {
-    let crosses_origins = request.headers().contains_key(ORIGIN);
+    if !shared.http.hosts.allow(host(&request)) {
+        return unknown_host(host(&request));
+    }
+    let allowed = allowed_origin(&shared.http.origins, request.headers().get(ORIGIN));
     let mut response = if request.method() == Method::OPTIONS {
         plain(StatusCode::OK, "")
-    } else if let Some(route) = shared.routes.find(request.uri().path()) {
+    } else if let Some(route) = shared.route(request.uri().path()) {
         if request.method() == Method::POST {
             call::call(route, service, request, shared.body_bytes_max).await
         } else {
@@ -132,22 +140,57 @@ async fn answer<S: GrpcRoutes>(shared: &Shared, service: S, request: Request<Bod
         let (head, _) = request.into_parts();
         shared.pages.answer(&head.method, &head.uri).await
     };
-    if crosses_origins {
-        allow_origins(&mut response);
+    if let Some(origin) = allowed {
+        allow_origin(&mut response, origin);
     }
     response
 }
 
-/// Any page may ask, as with etcd's default `--cors=*`.
-fn allow_origins(response: &mut Response<Body>) {
+impl Shared {
+    fn route(&self, path: &str) -> Option<&routes::Route> {
+        if self.http.gateway { self.routes.find(path) } else { None }
+    }
+}
+
+/// The host that a request is addressed to, perhaps with its port; empty when it does not say.
+fn host(request: &Request<Body>) -> &str {
+    let told = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    told.or_else(|| request.uri().authority().map(Authority::as_str)).unwrap_or_default()
+}
+
+/// As etcd: 421, and what to do.
+fn unknown_host(host: &str) -> Response<Body> {
+    let text = format!(
+        "this member does not answer under the host name {host:?}; call it by a name in --host-whitelist, or add this one there\n"
+    );
+    plain(StatusCode::MISDIRECTED_REQUEST, text)
+}
+
+/// What a browser is told of who may read the answer; None for nothing, and then its page gets none.
+fn allowed_origin(origins: &Origins, asking: Option<&HeaderValue>) -> Option<HeaderValue> {
+    let asking = asking?;
+    match origins {
+        Origins::All => Some(HeaderValue::from_static("*")),
+        Origins::These(listed) => {
+            let name = asking.to_str().ok()?.to_ascii_lowercase();
+            listed.contains(&name).then(|| asking.clone())
+        }
+    }
+}
+
+fn allow_origin(response: &mut Response<Body>, origin: HeaderValue) {
     let allowed = [
-        ("access-control-allow-origin", "*"),
         ("access-control-allow-methods", "POST, GET, OPTIONS, PUT, DELETE"),
         ("access-control-allow-headers", "accept, content-type, authorization, tenure-guard"),
     ];
     for (name, value) in allowed {
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
+    if origin != "*" {
+        // A cache must not give one origin's answer to another.
+        response.headers_mut().insert(VARY, HeaderValue::from_static("origin"));
+    }
+    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
 }
 
 /// An answer in plain text.

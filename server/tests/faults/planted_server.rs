@@ -4,19 +4,21 @@
 use std::process::ExitCode;
 
 use tenured::config::{self, Invocation};
+use tenured::supervisor::Supervisor;
 use tenured::{logging, serve};
 
 fn main() -> ExitCode {
     let config = match config::read(std::env::args_os().skip(1), std::env::vars_os()) {
         Ok(Invocation::Run { config, .. }) => config,
         Ok(Invocation::Print(text)) => return end(&text),
+        Ok(Invocation::Check(_)) => return end(&"it only serves"),
         Err(error) => return end(&error),
     };
     if let Err(error) = logging::start(&config.log) {
         return end(&error);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.map(|runtime| runtime.block_on(serve::run(*config))) {
+    match runtime.map(|runtime| runtime.block_on(serve::run(*config, &Supervisor::default()))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => end(&error),
         Err(error) => end(&error),

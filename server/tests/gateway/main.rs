@@ -116,3 +116,26 @@ fn pages_and_origins() {
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert!(head.to_ascii_lowercase().contains("access-control-allow-origin: *"), "{head}");
 }
+
+#[test]
+fn origins_hosts_and_the_gateway_itself_can_be_limited() {
+    let home = tempfile::tempdir().unwrap();
+    let mut launch = Launch::alone(Launch::program_under_test(), home.path());
+    launch.extra = ["--cors=https://app.example.com", "--host-whitelist=here", "--enable-grpc-gateway=false"]
+        .map(str::to_owned)
+        .to_vec();
+    let server = Server::start_as(launch, home);
+    let port = server.launch.client_port;
+    let allowed = |origin: &str| {
+        let head = http::head(port, &format!("GET /version HTTP/1.1\r\nOrigin: {origin}\r\n"));
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        head.to_ascii_lowercase().contains(&format!("access-control-allow-origin: {origin}\r\n"))
+    };
+    assert!(allowed("https://app.example.com"));
+    assert!(!allowed("https://elsewhere.example.com"));
+    assert_eq!(http::ask(port, &Exchange::post("/v3/kv/range", "{}"), 1).status, 404);
+    assert_eq!(http::ask(port, &Exchange::get("/health"), 1).status, 200);
+    // The first of two counts, so this asks for another host.
+    let head = http::head(port, "GET /version HTTP/1.0\r\nHost: rebound.example.com\r\nX-");
+    assert!(head.starts_with("HTTP/1.1 421") || head.starts_with("HTTP/1.0 421"), "{head}");
+}

@@ -105,7 +105,9 @@ impl Restore {
         }
         match config::read(arguments, []) {
             Ok(Invocation::Run { config, .. }) => Ok(*config),
-            Ok(Invocation::Print(_)) => Err(Failure::failed("--help and --version go without other flags")),
+            Ok(Invocation::Print(_) | Invocation::Check(_)) => {
+                Err(Failure::failed("--help and --version go without other flags"))
+            }
             Err(error) => Err(Failure::failed(error)),
         }
     }

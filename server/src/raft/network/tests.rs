@@ -182,7 +182,7 @@ async fn a_crash_between_the_snapshots_install_and_the_logs_purge_is_healed() {
 }
 
 fn peers() -> Peers {
-    Peers::new(ClusterId(1), MemberId(2), Arc::new(Tcp), std::time::Duration::from_secs(1))
+    Peers::new(ClusterId(1), MemberId(2), Arc::new(Tcp::default()), std::time::Duration::from_secs(1))
 }
 
 fn options() -> Options {
