@@ -323,7 +323,10 @@ mod tests {
 
     use super::*;
 
-    fn read_with(text: &str) -> (Vec<(String, String, usize)>, Vec<(usize, String)>) {
+    /// Flag, value, line.
+    type Set = (String, String, usize);
+
+    fn read_with(text: &str) -> (Vec<Set>, Vec<(usize, String)>) {
         let known = [
             ("name", Kind::Value),
             ("data-dir", Kind::Value),
@@ -342,7 +345,7 @@ mod tests {
         )
     }
 
-    fn settings(text: &str) -> Vec<(String, String, usize)> {
+    fn settings(text: &str) -> Vec<Set> {
         let (entries, complaints) = read_with(text);
         assert!(complaints.is_empty(), "{complaints:?}");
         entries
@@ -354,7 +357,7 @@ mod tests {
         complaints.remove(0)
     }
 
-    fn set(flag: &str, value: &str, line: usize) -> (String, String, usize) {
+    fn set(flag: &str, value: &str, line: usize) -> Set {
         (flag.to_owned(), value.to_owned(), line)
     }
 
