@@ -1,6 +1,6 @@
 //! What README.md and ARCHITECTURE.md claim, and what is so: the tree, the files and tests they name. Knows no rule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::grammar::is_word;
 use super::workspace::numbered;
