@@ -5,6 +5,7 @@
 //! [`Primitives`]. It starts no task, sets no timer, asks no clock and opens no connection; what takes time is a lease, and who
 //! wants to wait for less says so to whoever calls.
 
+pub mod census;
 pub mod check;
 pub mod election;
 pub mod etcd;

@@ -12,13 +12,12 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::service::InterceptorLayer;
 pub use tonic::service::Routes;
-use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Status};
 
@@ -26,6 +25,7 @@ use crate::config::Url;
 use crate::gathered::Gathered;
 use crate::ids::{ClusterId, MemberId};
 use crate::net::{Door, Net, Wire};
+use crate::traffic::{Counted, Share, Traffic};
 
 const CLUSTER: &str = "tenure-cluster";
 const FROM: &str = "tenure-from";
@@ -71,6 +71,8 @@ struct Book {
     /// How long a peer may stay silent, or take to answer a call, before the connection is given up.
     patience: Duration,
     entries: Mutex<BTreeMap<u64, Entry>>,
+    /// With whom how much was exchanged, ever.
+    traffic: Mutex<BTreeMap<u64, Arc<Traffic>>>,
     /// Members that once were: they are told so when they call.
     removed: Mutex<BTreeSet<u64>>,
     /// Whether this member itself was removed.
@@ -93,6 +95,7 @@ impl Peers {
                 net,
                 patience,
                 entries: Mutex::default(),
+                traffic: Mutex::default(),
                 removed: Mutex::default(),
                 left: watch::Sender::new(false),
             }),
@@ -119,6 +122,25 @@ impl Peers {
         if entry.peer_urls != peer_urls {
             *entry = Entry { peer_urls: peer_urls.to_vec(), channels: BTreeMap::new() };
         }
+    }
+
+    /// What was exchanged with each member, over connections that either side made.
+    pub fn traffic(&self) -> Vec<(u64, Arc<Traffic>)> {
+        self.book.traffic.lock().iter().map(|(member, traffic)| (*member, traffic.clone())).collect()
+    }
+
+    fn traffic_with(&self, member: u64) -> Arc<Traffic> {
+        self.book.traffic.lock().entry(member).or_default().clone()
+    }
+
+    /// Whose connection it is that a call came over. A stranger's stays nobody's.
+    fn recognise(&self, call: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(share) = call.extensions().get::<Arc<Share>>()
+            && let Ok(caller) = self.caller_or_leaver(call.metadata())
+        {
+            share.belongs_to(&self.traffic_with(caller.0));
+        }
+        Ok(call)
     }
 
     /// Forgets all but these; calls that are under way to the others go on.
@@ -163,7 +185,8 @@ impl Peers {
         let Book { net, patience, .. } = &*self.book;
         let urls = Arc::new(entry.peer_urls.clone());
         let window = if lane == Lane::Entries { ENTRIES_WINDOW } else { WINDOW };
-        let channel = connect(Dialer { net: net.clone(), urls, patience: *patience }, window);
+        let traffic = Some(self.traffic_with(member));
+        let channel = connect(Dialer { net: net.clone(), urls, patience: *patience, traffic }, window);
         entry.channels.insert(lane, channel.clone());
         Some(channel)
     }
@@ -223,7 +246,7 @@ fn hexadecimal(id: u64) -> MetadataValue<Ascii> {
 
 /// A connection to whoever listens there, for a member that does not know its cluster yet.
 pub fn connect_to_stranger(net: Arc<dyn Net>, peer_urls: &[String], patience: Duration) -> Channel {
-    connect(Dialer { net, urls: Arc::new(peer_urls.to_vec()), patience }, WINDOW)
+    connect(Dialer { net, urls: Arc::new(peer_urls.to_vec()), patience, traffic: None }, WINDOW)
 }
 
 fn connect(dialer: Dialer, window: u32) -> Channel {
@@ -244,10 +267,12 @@ struct Dialer {
     net: Arc<dyn Net>,
     urls: Arc<Vec<String>>,
     patience: Duration,
+    /// None: with a stranger, whose does not count.
+    traffic: Option<Arc<Traffic>>,
 }
 
 impl Service<Uri> for Dialer {
-    type Response = TokioIo<Gathered<Box<dyn Wire>>>;
+    type Response = TokioIo<Gathered<Counted<Box<dyn Wire>>>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, io::Error>> + Send>>;
 
@@ -261,7 +286,7 @@ impl Service<Uri> for Dialer {
 }
 
 impl Dialer {
-    async fn dial(self) -> io::Result<TokioIo<Gathered<Box<dyn Wire>>>> {
+    async fn dial(self) -> io::Result<TokioIo<Gathered<Counted<Box<dyn Wire>>>>> {
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the member has no peer URL");
         let patience = self.patience / u32::try_from(self.urls.len().max(1)).unwrap_or(u32::MAX);
         for url in self.urls.iter() {
@@ -270,7 +295,10 @@ impl Dialer {
                 self.net.dial(url.host().to_owned(), url.port()).await
             };
             match tokio::time::timeout(patience, dialled).await {
-                Ok(Ok(wire)) => return Ok(TokioIo::new(Gathered::new(wire))),
+                Ok(Ok(wire)) => {
+                    let share = self.traffic.map_or_else(Share::default, Share::of);
+                    return Ok(TokioIo::new(Gathered::new(Counted::new(wire, share))));
+                }
                 Ok(Err(error)) => failure = error,
                 Err(_) => failure = io::Error::new(io::ErrorKind::TimedOut, format!("{url} does not answer")),
             }
@@ -286,19 +314,22 @@ impl Dialer {
 pub async fn serve(
     door: Box<dyn Door>,
     routes: Routes,
-    patience: Duration,
+    peers: Peers,
     stopping: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let callers = futures::stream::unfold((door, 0), |(mut door, mut failures)| async move {
         let caller = admit(&mut *door, &mut failures).await;
-        Some((Ok::<_, io::Error>(Gathered::new(Caller(caller))), (door, failures)))
+        let counted = Counted::new(caller, Share::default());
+        Some((Ok::<_, io::Error>(Gathered::new(counted)), (door, failures)))
     });
+    let patience = peers.patience();
     Server::builder()
         .initial_connection_window_size(ENTRIES_WINDOW)
         .initial_stream_window_size(ENTRIES_WINDOW)
         .max_frame_size(FRAME_BYTES_MAX)
         .http2_keepalive_interval(Some(patience))
         .http2_keepalive_timeout(Some(patience))
+        .layer(InterceptorLayer::new(move |call| peers.recognise(call)))
         .add_routes(routes)
         .serve_with_incoming_shutdown(callers, stopping)
         .await
@@ -324,55 +355,6 @@ async fn admit(door: &mut dyn Door, failures: &mut u32) -> Box<dyn Wire> {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-}
-
-/// A peer's connection in the form in which the server takes it.
-struct Caller(Box<dyn Wire>);
-
-impl Connected for Caller {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Caller {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Caller {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_shutdown(context)
     }
 }
 

@@ -12,19 +12,23 @@ use tenure_disk::store::{Store, StoreEvent, StoreOptions};
 use tenure_disk::wal::{self, Wal, WalOptions};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::authority::Mended;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AutoCompaction, Config, Listen, ListenUrl};
 use crate::data_dir::{DataDir, Identity, Origin};
-use crate::gateway::{GatewayLayer, Pages};
+use crate::gateway::{GatewayLayer, Pages, PagesAloneLayer};
 use crate::gathered::Gathered;
 use crate::ids::{Dice, MemberId};
+use crate::metrics::{Disk, Grpc, Meters, Registry};
 use crate::net::{Door, Net, Tcp, listener};
 use crate::node::{Node, Pace, Retention, Rules, Settings};
 use crate::peers::{self, Peers};
+use crate::scrape::Scrape;
 use crate::supervisor::Supervisor;
+use crate::traffic::{Counted, Share, Traffic};
 use crate::{api, data_dir, joining};
 
 /// How long requests under way may take to end once the member is told to stop.
@@ -81,17 +85,31 @@ pub async fn run(config: Config, supervisor: &Supervisor) -> Result<(), Error> {
     let data_dir = DataDir::open(&*disk, &config.data_dir)?;
     let (identity, new) = identity(&config, &data_dir, &net).await?;
     let listeners = listen(&config.listen, &config.listen.client, "listen-client-urls")?;
+    let metrics_listeners = listen(&config.listen, &config.listen.metrics, "listen-metrics-urls")?;
     let doors = doors(&*net, &config.listen.peer).await?;
     if new {
         data_dir.claim(&*disk, &identity)?;
     }
-    let node = start(&config, disk, &data_dir, &identity, net).await?;
+    let registry = Arc::new(Registry::default());
+    let meters = Arc::new(Meters::new(&registry));
+    let node = start(&config, disk, &data_dir, &identity, net, meters).await?;
 
     let (stop, stopping) = watch::channel(false);
     let mut peer_servers = tokio::task::JoinSet::new();
     for door in doors {
         let stopping = stopped(stopping.clone());
-        peer_servers.spawn(peers::serve(door, node.peer_routes(), config.raft.election_timeout, stopping));
+        peer_servers.spawn(peers::serve(door, node.peer_routes(), node.peers.clone(), stopping));
+    }
+    let clients = Arc::new(Traffic::default());
+    let scrape = Scrape::new(&node, (identity.cluster, identity.member), registry.clone(), clients.clone());
+    let pages = Arc::new(Pages::new(&node, scrape, &registry));
+    let mut servers = Servers::new();
+    // Before this member serves clients: that it does not must be seen.
+    for listener in metrics_listeners {
+        let mut server = server(&config).layer(PagesAloneLayer::new(pages.clone()));
+        let callers = incoming(listener, Arc::default());
+        let server = server.add_routes(Routes::default());
+        servers.spawn(server.serve_with_incoming_shutdown(callers, stopped(stopping.clone())));
     }
     tokio::select! {
         biased;
@@ -109,18 +127,8 @@ pub async fn run(config: Config, supervisor: &Supervisor) -> Result<(), Error> {
         }
     }
 
-    let limits = api::Limits {
-        request_bytes_max: config.limits.request_bytes_max,
-        txn_operations_max: config.limits.txn_ops_max,
-    };
-    let routes = api::routes(&node, identity.cluster, identity.member, limits, &stopping);
-    let gateway = GatewayLayer::new(config.http.clone(), Pages::new(&node), limits.message_bytes_max());
-    let mut servers = tokio::task::JoinSet::new();
-    for listener in listeners {
-        let server =
-            server(&config).layer(gateway.clone()).layer(limits.wording()).add_routes(routes.clone());
-        servers.spawn(server.serve_with_incoming_shutdown(incoming(listener), stopped(stopping.clone())));
-    }
+    let front = Front { pages, grpc: Arc::new(Grpc::new(&registry)), clients };
+    serve_clients(&config, &node, &identity, front, listeners, &stopping, &mut servers);
     announce(&config, &identity);
     supervisor.ready();
 
@@ -140,6 +148,41 @@ pub async fn run(config: Config, supervisor: &Supervisor) -> Result<(), Error> {
     node.stop().await;
     tracing::info!("stopped");
     ended
+}
+
+type Servers = tokio::task::JoinSet<Result<(), tonic::transport::Error>>;
+
+/// What stands before the services.
+struct Front {
+    pages: Arc<Pages>,
+    grpc: Arc<Grpc>,
+    clients: Arc<Traffic>,
+}
+
+/// A server for each listener: gRPC, and the same as JSON.
+fn serve_clients(
+    config: &Config,
+    node: &Node,
+    identity: &Identity,
+    front: Front,
+    listeners: Vec<TcpListener>,
+    stopping: &watch::Receiver<bool>,
+    servers: &mut Servers,
+) {
+    let limits = api::Limits {
+        request_bytes_max: config.limits.request_bytes_max,
+        txn_operations_max: config.limits.txn_ops_max,
+    };
+    let routes = api::routes(node, identity.cluster, identity.member, limits, stopping);
+    let gateway = GatewayLayer::new(config.http.clone(), front.pages, limits.message_bytes_max());
+    let measured = api::MeasuredLayer::new(front.grpc);
+    for listener in listeners {
+        let mut server =
+            server(config).layer(gateway.clone()).layer(measured.clone()).layer(limits.wording());
+        let callers = incoming(listener, front.clients.clone());
+        let server = server.add_routes(routes.clone());
+        servers.spawn(server.serve_with_incoming_shutdown(callers, stopped(stopping.clone())));
+    }
 }
 
 fn listen(how: &Listen, urls: &[ListenUrl], flag: &'static str) -> Result<Vec<TcpListener>, Error> {
@@ -186,12 +229,14 @@ async fn start(
     data_dir: &DataDir,
     identity: &Identity,
     net: Arc<dyn Net>,
+    meters: Arc<Meters>,
 ) -> Result<Node, Error> {
+    let (log_meters, store_meters) = (meters.clone(), meters.clone());
     let log_dir = config.wal_dir.clone().unwrap_or_else(|| data_dir.log_dir());
     let log_options = WalOptions {
         segment_bytes: config.raft.log_segment_bytes,
         tail_bytes_max: LOG_TAIL_BYTES,
-        observer: wal::Observer::new(tell_of_log),
+        observer: wal::Observer::new(move |event| tell_of_log(event, &log_meters.disk)),
         ..WalOptions::default()
     };
     #[cfg(feature = "planted")]
@@ -204,7 +249,10 @@ async fn start(
         tracing::info!(file = %torn.file.display(), offset = torn.offset, bytes = torn.bytes,
             "dropped a write that was cut short before it was acknowledged");
     }
-    let store_options = StoreOptions { observer: Arc::new(tell_of_store), ..StoreOptions::default() };
+    let store_options = StoreOptions {
+        observer: Arc::new(move |event| tell_of_store(event, &store_meters.disk)),
+        ..StoreOptions::default()
+    };
     let store = Store::open(&data_dir.state_dir(), store_options)?;
     let patience = config.raft.election_timeout;
     if wal.state().last.is_none() && wal.vote().is_none() && store.applied().is_none() {
@@ -244,39 +292,44 @@ async fn start(
         watch_progress_interval: config.watch_progress_notify_interval,
         audit_interval: config.corrupt_check_time,
         first_ticket: Dice::from_system().number(),
+        meters,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let peers = Peers::new(identity.cluster, identity.member, net, patience);
     Ok(Node::start(settings, clock, peers, wal, store).await?)
 }
 
-/// Says in the log what the write-ahead log's threads have to say.
-fn tell_of_log(event: wal::WalEvent<'_>) {
+/// Says in the log what the write-ahead log's threads have to say, and counts it.
+fn tell_of_log(event: wal::WalEvent<'_>, meters: &Disk) {
     match event {
         wal::WalEvent::Trouble(what) => tracing::warn!("the log has trouble: {what}"),
         wal::WalEvent::Broken(what) => tracing::error!("the log is broken, this member stops: {what}"),
-        wal::WalEvent::Synced { .. }
-        | wal::WalEvent::SegmentBegun { .. }
-        | wal::WalEvent::SegmentRemoved { .. } => {}
+        wal::WalEvent::Synced { entries, bytes, write, sync } => {
+            meters.log_synced(entries, bytes, write, sync)
+        }
+        wal::WalEvent::SegmentBegun { .. } | wal::WalEvent::SegmentRemoved { .. } => {}
     }
 }
 
-/// Says in the log what the store's thread has to say.
-fn tell_of_store(event: StoreEvent) {
+/// Says in the log what the store's thread has to say, and counts it.
+fn tell_of_store(event: StoreEvent, meters: &Disk) {
     match event {
         StoreEvent::Stalled { took } => {
+            meters.store_stalled();
             tracing::warn!(?took, "the store was behind; the disk is slow or full")
         }
         StoreEvent::Reclaimed { took, before, after } => {
+            meters.space_reclaimed(took);
             tracing::info!(?took, before, after, "gave back the disk space of dropped records");
         }
         StoreEvent::ReclaimFailed(why) => tracing::warn!("could not give back disk space: {why}"),
         StoreEvent::Broken(fatal) => tracing::error!("the store is broken, this member stops: {fatal}"),
-        #[cfg(feature = "planted")]
-        StoreEvent::Committed { .. } => crate::planted::dither(),
-        #[cfg(not(feature = "planted"))]
-        StoreEvent::Committed { .. } => {}
-        StoreEvent::Synced { .. } => {}
+        StoreEvent::Committed { took, .. } => {
+            meters.store_committed(took);
+            #[cfg(feature = "planted")]
+            crate::planted::dither();
+        }
+        StoreEvent::Synced { took } => meters.store_synced(took),
     }
 }
 
@@ -293,12 +346,14 @@ fn server(config: &Config) -> Server {
 
 fn incoming(
     listener: TcpListener,
-) -> impl futures::Stream<Item = std::io::Result<Mended<Gathered<TcpStream>>>> {
-    futures::stream::unfold((listener, 0), |(listener, mut failures)| async move {
+    traffic: Arc<Traffic>,
+) -> impl futures::Stream<Item = std::io::Result<Mended<Gathered<Counted<TcpStream>>>>> {
+    futures::stream::unfold((listener, 0, traffic), |(listener, mut failures, traffic)| async move {
         let connection = accept(&listener, &mut failures).await;
         // If this fails, the caller is gone or waits a moment longer; neither is a reason to turn it away.
         let _ = connection.set_nodelay(true);
-        Some((Ok(Mended::new(Gathered::new(connection))), (listener, failures)))
+        let counted = Counted::new(connection, Share::of(traffic.clone()));
+        Some((Ok(Mended::new(Gathered::new(counted))), (listener, failures, traffic)))
     })
 }
 

@@ -116,7 +116,7 @@ fn the_command_line_is_gos() {
 
 #[test]
 fn what_has_nothing_to_act_on_yet_is_said_or_refused() {
-    for flag in ["--unsafe-no-fsync", "--bcrypt-cost 12", "--listen-metrics-urls http://localhost:1"] {
+    for flag in ["--unsafe-no-fsync", "--bcrypt-cost 12"] {
         let (_, warnings) = run_in(flag, &[]);
         assert!(warnings.iter().any(|warning| warning.contains("has no effect")), "{flag}: {warnings:?}");
     }

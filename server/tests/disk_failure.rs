@@ -15,6 +15,7 @@ use tenure_proto::internal::Command;
 use tenure_proto::internal::command::Wish;
 use tenured::clock::SystemClock;
 use tenured::ids::{ClusterId, MemberId};
+use tenured::metrics::Meters;
 use tenured::net::Tcp;
 use tenured::node::{Error, Node, Pace, Retention, Rules, Settings};
 use tenured::peers::Peers;
@@ -43,6 +44,7 @@ fn settings() -> Settings {
         watch_progress_interval: Duration::from_secs(600),
         audit_interval: Duration::ZERO,
         first_ticket: 1,
+        meters: Meters::unread(),
     }
 }
 

@@ -16,6 +16,7 @@ use tenure_proto::etcdserverpb::CompactionRequest;
 use tenure_proto::internal::{Command, command::Wish};
 use tenured::clock::SystemClock;
 use tenured::ids::{ClusterId, MemberId};
+use tenured::metrics::Meters;
 use tenured::net::Tcp;
 use tenured::node::{Node, Pace, Retention, Rules, Settings};
 use tenured::peers::Peers;
@@ -43,6 +44,7 @@ fn settings(member: MemberId) -> Settings {
         watch_progress_interval: Duration::from_secs(2),
         audit_interval: Duration::ZERO,
         first_ticket: 1,
+        meters: Meters::unread(),
     }
 }
 

@@ -66,6 +66,8 @@ const ROOMS: &[(&str, u8)] = &[
     ("checksum", 1),
     ("clock", 1),
     ("gathered", 1),
+    ("metrics", 1),
+    ("traffic", 1),
     ("ids", 1),
     ("logging", 1),
     ("net", 1),
@@ -81,9 +83,10 @@ const ROOMS: &[(&str, u8)] = &[
     ("restore", 5),
     ("node", 6),
     ("api", 7),
-    ("gateway", 7),
-    ("serve", 8),
-    ("main", 9),
+    ("scrape", 7),
+    ("gateway", 8),
+    ("serve", 9),
+    ("main", 10),
 ];
 
 /// A library that is named in one place only, so that it can be replaced there.
@@ -103,11 +106,13 @@ const ONE_ROOM: &[(&str, &[&str])] = &[
             "server/src/peers.rs",
             "server/src/raft/network",
             "server/src/serve.rs",
+            "server/src/traffic.rs",
             "proto/grpc/",
             "clients/",
             "bench/",
         ],
     ),
+    ("metrics_exporter_prometheus", &["server/src/metrics/"]),
     ("rand", &["server/src/ids.rs", "clients/rust/", "bench/"]),
 ];
 
@@ -120,6 +125,7 @@ const CALLS: &[Call] = &[
         allowed: &[
             "server/src/clock.rs",
             "server/src/logging.rs",
+            "server/src/metrics/",
             "server/disk/src/",
             "server/src/raft/network.rs",
             "server/sim/src/member.rs",
@@ -138,6 +144,8 @@ const CALLS: &[Call] = &[
             "server/src/logging.rs",
             // A configuration file, for the room that asks for it.
             "server/src/main.rs",
+            // What the operating system says of this process.
+            "server/src/metrics/process.rs",
             "clients/cli/",
             "bench/",
             "proto/",

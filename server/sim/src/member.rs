@@ -14,6 +14,7 @@ use tenure_disk::{FakeDisk, Loss};
 use tenured::clock::Clock;
 use tenured::ids::{ClusterId, Dice, MemberId};
 use tenured::net::Net;
+use tenured::metrics::Meters;
 use tenured::node::{Leases, Node, Pace, Reader, Retention, Rules, Settings, View, Watches, Writer};
 use tenured::peers::{self, Peers};
 use tenured::raft::Consensus;
@@ -315,7 +316,7 @@ impl Living {
 
         let door = net.listen(Network::address(index)).await.map_err(|error| error.to_string())?;
         let (close, closing) = oneshot::channel::<()>();
-        let serving = tokio::spawn(peers::serve(door, node.peer_routes(), ELECTION, async {
+        let serving = tokio::spawn(peers::serve(door, node.peer_routes(), node.peers.clone(), async {
             // An error means the same: the one who would tell is gone.
             let _ = closing.await;
         }));
@@ -388,6 +389,7 @@ fn settings(index: usize, charter: &Charter, first_ticket: u64) -> Settings {
         retention: Retention::Everything,
         watch_progress_interval: Duration::from_secs(2),
         first_ticket,
+        meters: Meters::unread(),
         // The witness compares more.
         audit_interval: Duration::ZERO,
         token: "simulated".into(),

@@ -11,6 +11,7 @@ mod kv;
 mod lease;
 mod locks;
 mod maintenance;
+mod measured;
 mod reason;
 mod reflection;
 mod registry;
@@ -42,6 +43,7 @@ use tonic::service::Routes;
 use crate::ids::{ClusterId, MemberId};
 use crate::node::Node;
 use header::Headers;
+pub use measured::MeasuredLayer;
 pub use wording::WordingLayer;
 
 /// What a message may exceed `--max-request-bytes` by before it is refused unread: etcd's allowance.
@@ -109,7 +111,11 @@ pub fn routes(
         members: node.members.clone(),
         whole_reads: std::sync::Arc::new(tokio::sync::Semaphore::new(WHOLE_READS_MAX)),
     };
-    let watch = watch::WatchService { headers: headers.clone(), watches: node.watches.clone() };
+    let watch = watch::WatchService {
+        headers: headers.clone(),
+        watches: node.watches.clone(),
+        delivered: node.meters.changes.delivered.clone(),
+    };
     let sessions =
         sessions::SessionService { headers: headers.clone(), here: node.here(), stopping: stopping.clone() };
     let elections = elections::ElectionsService::new(headers.clone(), node.here());

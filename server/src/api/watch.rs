@@ -13,11 +13,14 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::header::Headers;
 use super::{caller, status};
+use crate::metrics::Counter;
 use crate::node::{Error, Next, WatchStream, Watches};
 
 pub struct WatchService {
     pub headers: Headers,
     pub watches: Watches,
+    /// Of events.
+    pub delivered: Counter,
 }
 
 #[tonic::async_trait]
@@ -34,6 +37,7 @@ impl Watch for WatchService {
             requests: Some(request.into_inner()),
             stream: self.watches.open(),
             headers: self.headers.clone(),
+            delivered: self.delivered.clone(),
         };
         let responses = stream::unfold(Some(conversation), |conversation| async move {
             let mut conversation = conversation?;
@@ -53,6 +57,7 @@ struct Conversation {
     requests: Option<Streaming<WatchRequest>>,
     stream: WatchStream,
     headers: Headers,
+    delivered: Counter,
 }
 
 impl Conversation {
@@ -143,11 +148,13 @@ impl Conversation {
 
     fn events(&self, delivery: &Delivery) -> Result<WatchResponse, Fatal> {
         let events = delivery.events().map(|event| self.event(event, delivery.prev_kv));
+        let events = events.collect::<Result<Vec<_>, Fatal>>()?;
+        self.delivered.increment(events.len() as u64);
         Ok(WatchResponse {
             header: Some(self.headers.at(delivery.header_revision)),
             watch_id: delivery.watch_id.0,
             fragment: delivery.fragment,
-            events: events.collect::<Result<_, Fatal>>()?,
+            events,
             ..WatchResponse::default()
         })
     }

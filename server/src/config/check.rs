@@ -110,11 +110,6 @@ fn warn_of_what_waits(
         (security.auth_token_ttl != 300, "auth-token-ttl", NO_USERS),
         (security.bcrypt_cost != 10, "bcrypt-cost", NO_USERS),
         (
-            observation.listen_metrics_urls.is_some(),
-            "listen-metrics-urls",
-            "this version serves no metrics; nothing listens there",
-        ),
-        (
             observation.warning_apply_duration != Duration::from_millis(100),
             "warning-apply-duration",
             "slow entries are not logged",

@@ -105,7 +105,7 @@ const FOREIGN: &[(&str, Kind, Treatment)] = &[
     ("tls-max-version", Value, ONLY_WITH_TLS),
     // Monitoring, logging, tracing.
     ("enable-pprof", Boolean, Ignored("there is no pprof endpoint")),
-    ("metrics", Value, Ignored("this version serves no metrics")),
+    ("metrics", Value, Ignored("all metrics are always served, histograms too")),
     ("enable-log-rotation", Boolean, Ignored("log files are not rotated here; use logrotate or the journal")),
     (
         "log-rotation-config-json",

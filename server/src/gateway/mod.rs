@@ -10,9 +10,11 @@
 //! | `frames`  | gRPC's framing of messages in a body, both ways                |
 //! | `call`    | one call: its request, its answer, its refusal                 |
 //! | `refusal` | a gRPC status as an HTTP status and a body                     |
-//! | `pages`   | what is no RPC: `/version`, `/health`, `/livez`, `/readyz`     |
 //! | `prometheus` | the registry as Prometheus' `http_sd` reads it              |
+//! | `pages`   | what is no RPC: `/version`, `/health`, `/livez`, `/readyz`, `/metrics` |
+//! | `alone`   | those, where nothing else is served                            |
 
+mod alone;
 mod call;
 mod frames;
 mod json;
@@ -38,6 +40,7 @@ use tonic::codegen::http::{Method, Request, Response, StatusCode};
 use tower_layer::Layer;
 
 use crate::config::{Http, Origins};
+pub use alone::PagesAloneLayer;
 pub use pages::Pages;
 use routes::Routes;
 
@@ -50,14 +53,14 @@ pub struct GatewayLayer {
 struct Shared {
     http: Http,
     routes: Routes,
-    pages: Pages,
+    pages: Arc<Pages>,
     /// The largest body of a unary request, and the largest request of a stream, bytes.
     body_bytes_max: usize,
 }
 
 impl GatewayLayer {
     /// `message_bytes_max`: the largest message that the services read, bytes.
-    pub fn new(http: Http, pages: Pages, message_bytes_max: usize) -> GatewayLayer {
+    pub fn new(http: Http, pages: Arc<Pages>, message_bytes_max: usize) -> GatewayLayer {
         // Base64 makes four bytes of three; names and numbers want some room too.
         let body_bytes_max = message_bytes_max / 3 * 4 + (64 << 10);
         GatewayLayer { shared: Arc::new(Shared { http, routes: Routes::new(), pages, body_bytes_max }) }

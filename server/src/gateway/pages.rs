@@ -1,5 +1,5 @@
-//! What is asked over plain HTTP and is no RPC: which version answers here, and whether this member is well, in etcd's words. Load
-//! balancers, Kubernetes' probes and Patroni read these.
+//! What is asked over plain HTTP and is no RPC: which version answers here, whether this member is well, in etcd's words, and its metrics. Load
+//! balancers, Kubernetes' probes, Patroni and Prometheus read these.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +12,10 @@ use tonic::codegen::http::{Method, Response, StatusCode, Uri};
 use super::prometheus::{self, Discovery};
 use super::{plain, typed};
 use crate::config::ETCD_COMPATIBILITY_VERSION;
+use crate::metrics::{CONTENT_TYPE, Counter, Registry};
 use crate::node::{Error, Node, Reader, View};
 use crate::raft::Leadership;
+use crate::scrape::Scrape;
 
 /// What the pages look at.
 pub struct Pages {
@@ -22,6 +24,9 @@ pub struct Pages {
     leadership: tokio::sync::watch::Receiver<Leadership>,
     learning: Arc<AtomicBool>,
     discovery: Discovery,
+    scrape: Scrape,
+    healthy: Counter,
+    unhealthy: Counter,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +54,14 @@ const READY: &[Check] =
     &[Check::DataCorruption, Check::SerializableRead, Check::LinearizableRead, Check::NonLearner];
 
 impl Pages {
-    pub fn new(node: &Node) -> Pages {
+    /// `scrape`: what makes the page of metrics, of this registry.
+    pub fn new(node: &Node, scrape: Scrape, registry: &Registry) -> Pages {
         Pages {
+            scrape,
+            healthy: registry
+                .counter(("etcd_server_health_success", "Answers of /health that all is well."), &[]),
+            unhealthy: registry
+                .counter(("etcd_server_health_failures", "Answers of /health that something is not."), &[]),
             reader: node.reader.clone(),
             view: node.view.clone(),
             leadership: node.consensus.leadership(),
@@ -61,7 +72,7 @@ impl Pages {
 
     pub async fn answer(&self, method: &Method, uri: &Uri) -> Response<Body> {
         let (path, query) = (uri.path(), uri.query().unwrap_or_default());
-        if !matches!(path, "/version" | "/health" | prometheus::PATH)
+        if !matches!(path, "/version" | "/health" | "/metrics" | prometheus::PATH)
             && !path.starts_with("/livez")
             && !path.starts_with("/readyz")
         {
@@ -76,6 +87,10 @@ impl Pages {
             prometheus::PATH => match self.alarm(&[AlarmType::Nospace.as_str_name()]) {
                 Some(alarm) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("alarm activated: {alarm}\n")),
                 None => self.discovery.answer(query).await,
+            },
+            "/metrics" => match self.scrape.page().await {
+                Some(page) => typed(StatusCode::OK, CONTENT_TYPE, page),
+                None => plain(StatusCode::SERVICE_UNAVAILABLE, "this member is stopping\n"),
             },
             _ => match path.strip_prefix("/livez") {
                 Some(rest) => self.checks("livez", LIVE, rest, query).await,
@@ -96,6 +111,7 @@ impl Pages {
             },
         };
         let healthy = reason.is_empty();
+        if healthy { &self.healthy } else { &self.unhealthy }.increment(1);
         let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let said = json!({ "health": if healthy { "true" } else { "false" }, "reason": reason });
         plain(status, said.to_string())

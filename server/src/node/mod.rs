@@ -61,6 +61,7 @@ pub use writer::{Limits, Writer, Written};
 
 use crate::clock::Clock;
 use crate::ids::{LeaseIds, MemberId};
+use crate::metrics::Meters;
 use crate::peers::{Peers, Routes};
 use crate::raft::{self, Consensus, Mandate, Outlet, Reply};
 use audit::Audit;
@@ -96,6 +97,7 @@ pub struct Settings {
     pub audit_interval: Duration,
     /// Thrown anew at each start: where this member begins to number what it has others propose.
     pub first_ticket: u64,
+    pub meters: Arc<Meters>,
 }
 
 /// etcd's time for a request, to which two election timeouts are added.
@@ -139,8 +141,9 @@ pub struct Node {
     pub sweeper: Sweeper,
     pub quota: Quota,
     pub clock: Arc<dyn Clock>,
-    peers: Peers,
+    pub peers: Peers,
     pub members: Members,
+    pub meters: Arc<Meters>,
     tasks: JoinSet<()>,
 }
 
@@ -151,6 +154,7 @@ struct Outlets {
     sweeper: Sweeper,
     tickets: Arc<Tickets>,
     following: members::Following,
+    meters: Arc<Meters>,
 }
 
 impl Outlet for Outlets {
@@ -158,6 +162,9 @@ impl Outlet for Outlets {
         for effect in effects {
             self.counting.follow(&effect);
             self.sweeper.follow(&effect);
+            if let Effect::Changed(change) = &effect {
+                self.meters.changes.follow(change);
+            }
             if effect == Effect::MembersChanged {
                 self.following.follow();
             }
@@ -194,7 +201,7 @@ impl Node {
         let machine = raft::load(&store, settings.record_bytes_max).map_err(StartError::new)?;
         let view = Arc::new(View::new(machine, store));
         let watches = Watches::new(view.clone());
-        let counting = Arc::new(Counting::new(view.clone(), clock.clone()));
+        let counting = Arc::new(Counting::new(view.clone(), clock.clone(), settings.meters.clone()));
         let (sweeper, sweeping) = Sweeper::new(view.clone(), settings.sweep);
         let (own, limits) = (settings.member, limits(&settings));
         let timeout = limits.timeout;
@@ -206,6 +213,7 @@ impl Node {
             sweeper: sweeper.clone(),
             following: following.clone(),
             tickets: tickets.clone(),
+            meters: settings.meters.clone(),
         });
         let consensus = Consensus::start(options(&settings), wal, view.clone(), outlets, peers.clone())
             .await
@@ -238,6 +246,7 @@ impl Node {
             members: Members::new(following, consensus.clone(), clock.clone(), terms(&settings)),
             quota: Quota::new(view.clone(), writer.clone(), own.0, settings.quota_bytes_max),
             reader: Reader::new(view.clone(), read_index.clone()),
+            meters: settings.meters.clone(),
             peers,
             clock,
             consensus,
@@ -361,6 +370,7 @@ fn options(settings: &Settings) -> raft::Options {
         kept_entries: settings.kept_entries,
         pre_vote: settings.pre_vote,
         record_bytes_max: settings.record_bytes_max,
+        meters: settings.meters.clone(),
     }
 }
 

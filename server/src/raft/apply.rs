@@ -21,6 +21,7 @@ use super::types::{
     Entry, LogId, Mandate, Membership, Proposal, Reply, StoredMembership, Ticket, TypeConfig,
 };
 use super::view::View;
+use crate::metrics::{Meters, Stopwatch};
 use crate::simulation;
 
 /// Entries given to the machine while its lock is held: readers wait no longer than these take.
@@ -57,6 +58,7 @@ pub struct StateMachine {
     told: watch::Sender<u64>,
     outgoing: Outgoing,
     durable: Durable,
+    meters: Arc<Meters>,
 }
 
 /// A snapshot is due after so many bytes of commands even if the entries are few: what the log holds beyond it is read
@@ -72,6 +74,7 @@ impl StateMachine {
         record_bytes_max: usize,
         outgoing: Outgoing,
         durable: Durable,
+        meters: Arc<Meters>,
     ) -> io::Result<StateMachine> {
         let (applied, membership) = match view.store().applied() {
             Some(bytes) => {
@@ -90,6 +93,7 @@ impl StateMachine {
             heavy_log: Arc::new(Notify::new()),
             outgoing,
             durable,
+            meters,
             member,
             mandate: applied.as_ref().map(mandate).unwrap_or_default(),
             told: watch::Sender::new(applied.map_or(0, |applied| applied.index)),
@@ -303,7 +307,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             if let Some((last, _)) = chunk.last() {
                 self.durable.wait(last.log_id.index).await?;
             }
+            let (since, entries) = (Stopwatch::start(), chunk.len());
             self.apply_chunk(chunk)?;
+            self.meters.apply.applied(entries, since.read());
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::Raft;
 use super::types::Mandate;
+use crate::metrics::Leaders;
 use crate::peers::Peers;
 
 /// Silence after which a leader counts as lost, in election timeouts, as a fraction: followers ask for votes after that.
@@ -47,11 +48,12 @@ impl Leadership {
 
 /// Follows the library's own news of votes and leaders, and the time, for as long as the library lives. On the way the
 /// address book learns where the members are that the log speaks of: a leader may have to be asked before it is first heard.
-pub fn follow(raft: Raft, peers: Peers, election: Duration) -> watch::Receiver<Leadership> {
+pub fn follow(raft: Raft, peers: Peers, election: Duration, leaders: Leaders) -> watch::Receiver<Leadership> {
     let (tell, leadership) = watch::channel(Leadership::default());
     tokio::spawn(async move {
         let mut news = raft.server_metrics();
         let (mut silent, mut looks_lost) = (false, 0);
+        let mut last_seen = None;
         loop {
             let metrics = news.borrow_watched().clone();
             for (id, peer) in
@@ -68,6 +70,10 @@ pub fn follow(raft: Raft, peers: Peers, election: Duration) -> watch::Receiver<L
                 lost,
                 long_lost: lost && looks_lost >= PATIENCE * LOOKS,
             };
+            if now.leader.is_some() && now.mandate() != last_seen {
+                last_seen = now.mandate();
+                leaders.changes_seen.increment(1);
+            }
             tell.send_if_modified(|known| std::mem::replace(known, now) != now);
             if !lost {
                 looks_lost = 0;

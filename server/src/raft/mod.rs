@@ -53,6 +53,7 @@ pub use snapshot::load;
 pub use types::{Held, Mandate, Proposal, Reply, Ticket};
 pub use view::View;
 
+use crate::metrics::Meters;
 use crate::peers::Peers;
 use apply::StateMachine;
 use snapshot::Outgoing;
@@ -70,6 +71,7 @@ pub struct Options {
     pub pre_vote: bool,
     /// Bytes of newest records kept in memory.
     pub record_bytes_max: usize,
+    pub meters: Arc<Meters>,
 }
 
 /// Entries purged at a time, at least: purging one by one would write a record each.
@@ -138,15 +140,16 @@ impl Consensus {
             options.record_bytes_max,
             outgoing.clone(),
             log.durable(),
+            options.meters.clone(),
         );
         let machine = machine.map_err(StartError::new)?;
         let (heavy_log, applied) = (machine.heavy_log(), machine.told());
-        let raft =
-            Raft::new(options.member, config, network::Network::new(peers.clone(), outgoing), log, machine)
-                .await;
+        let network = network::Network::new(peers.clone(), outgoing, options.meters.clone());
+        let raft = Raft::new(options.member, config, network, log, machine).await;
         let raft = raft.map_err(StartError::new)?;
         let election = Duration::from_millis(options.election_ms);
-        let leadership = leadership::follow(raft.clone(), peers.clone(), election);
+        let leadership =
+            leadership::follow(raft.clone(), peers.clone(), election, options.meters.leaders.clone());
         let consensus = Consensus { raft, peers, taker, leadership, applied };
         tokio::spawn(keep_log_short(consensus.raft.clone(), heavy_log));
         Ok(consensus)

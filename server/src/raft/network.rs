@@ -15,6 +15,7 @@ mod tests;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -42,6 +43,7 @@ pub use service::{Service, Taker};
 use super::snapshot::{Data, Outgoing, Snapshot};
 use super::types::{Peer, TypeConfig, Vote};
 use crate::ids::MemberId;
+use crate::metrics::{self, Meters, Stopwatch};
 use crate::peers::{Lane, Peers};
 use crate::simulation;
 use exchange::Exchange;
@@ -62,11 +64,12 @@ const STALL: Duration = Duration::from_secs(60);
 pub struct Network {
     peers: Peers,
     outgoing: Outgoing,
+    meters: Arc<Meters>,
 }
 
 impl Network {
-    pub fn new(peers: Peers, outgoing: Outgoing) -> Network {
-        Network { peers, outgoing }
+    pub fn new(peers: Peers, outgoing: Outgoing, meters: Arc<Meters>) -> Network {
+        Network { peers, outgoing, meters }
     }
 
     fn connection(&self, target: u64, node: &Peer, purpose: Purpose) -> Connection {
@@ -78,6 +81,7 @@ impl Network {
             heartbeats: None,
             missed: 0,
             outgoing: self.outgoing.clone(),
+            meter: self.meters.peers.of(target),
         }
     }
 }
@@ -98,6 +102,7 @@ pub struct Connection {
     /// Heartbeats without an answer since the last one with.
     missed: u32,
     outgoing: Outgoing,
+    meter: metrics::Peer,
 }
 
 impl Connection {
@@ -174,6 +179,7 @@ impl Connection {
     {
         let Some(request) = input.next().await else { return Ok(stream::empty().boxed()) };
         let request = message::append_request(request);
+        let since = Stopwatch::start();
         // Left out of its place while it is used: whatever ends this call early also ends the stream.
         let kept = self.heartbeats.take();
         let asked = async {
@@ -192,6 +198,7 @@ impl Connection {
             .await
             .map_err(|_| self.unreachable("it does not answer in time"))??;
         let answer = message::take_append_response(answer).map_err(|error| self.unreachable(error))?;
+        self.meter.answered(since.read());
         // After a refusal the peer ends the stream.
         self.heartbeats = answer.is_ok().then_some(exchange);
         Ok(stream::iter([Ok(answer)]).boxed())
@@ -208,6 +215,7 @@ impl Connection {
                 }
             }
             Some(why) => {
+                self.meter.silent();
                 self.missed = self.missed.saturating_add(1);
                 if self.missed == MISSED_MAX {
                     tracing::warn!(member = %MemberId(self.target), %why, "lost the connection to a member");

@@ -14,6 +14,7 @@ use super::log::Log;
 use super::snapshot::Outgoing;
 use super::types::{Mandate, Reply, TypeConfig};
 use super::view::View;
+use crate::metrics::Meters;
 
 /// Follows nothing.
 pub struct Nobody;
@@ -43,7 +44,8 @@ impl StoreBuilder<TypeConfig, Log, StateMachine, tempfile::TempDir> for Builder 
         let view = Arc::new(View::new(Machine::new(1 << 20), store));
         // The suite applies entries that it never wrote to the log.
         let everything = Ledger::new(u64::MAX).durable();
-        let machine = StateMachine::new(1, view, Arc::new(Nobody), 1 << 20, Outgoing::default(), everything)
+        let (outlet, outgoing, meters) = (Arc::new(Nobody), Outgoing::default(), Meters::unread());
+        let machine = StateMachine::new(1, view, outlet, 1 << 20, outgoing, everything, meters)
             .expect("an empty store has nothing to misread");
         Ok((dir, Log::new(wal), machine))
     }

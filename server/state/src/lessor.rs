@@ -288,6 +288,12 @@ impl Lessor {
         handed_out
     }
 
+    /// How long a lease's time has been over, milliseconds; None unless it was handed out, or refused a renewal, for that.
+    pub fn overdue_ms(&self, id: LeaseId, now: Millis) -> Option<u64> {
+        let lease = self.count.as_ref()?.leases.get(&id)?;
+        lease.leaving.then(|| now.since(lease.deadline))
+    }
+
     /// The proposal to remove these was refused, or its outcome is unknown: they are due again at once. Proposing
     /// twice is harmless, since a removal is applied only at the epoch it names. They stay unrenewable.
     pub fn expiry_failed(&mut self, ids: impl IntoIterator<Item = LeaseId>, now: Millis) {

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::{Leases, command};
 use crate::clock::Clock;
+use crate::metrics::Meters;
 use crate::raft::{Consensus, View};
 
 /// Run-out leases removed by one entry: enough to be quick, few enough that other entries pass in between.
@@ -34,13 +35,15 @@ pub struct Counting {
     nearer: Notify,
     /// Wakes renewals that wait for a removal's outcome.
     pub(super) settled: Notify,
+    pub(super) meters: Arc<Meters>,
 }
 
 impl Counting {
     /// For leases as they are in the view now, before any effect of a later entry is followed.
-    pub fn new(view: Arc<View>, clock: Arc<dyn Clock>) -> Counting {
+    pub fn new(view: Arc<View>, clock: Arc<dyn Clock>, meters: Arc<Meters>) -> Counting {
         let lessor = Mutex::new(Lessor::new(Pace::default()));
-        let counting = Counting { lessor, view, clock, nearer: Notify::new(), settled: Notify::new() };
+        let (nearer, settled) = (Notify::new(), Notify::new());
+        let counting = Counting { lessor, view, clock, nearer, settled, meters };
         counting.restored();
         counting
     }
@@ -57,9 +60,19 @@ impl Counting {
         match effect {
             Effect::LeaseGranted { .. } | Effect::ExpiryDropped { .. } => {
                 self.lessor.lock().follow(effect, self.now());
+                self.meters.leases.follow(effect, None);
                 self.nearer.notify_one();
             }
-            Effect::LeaseGone { .. } | Effect::LeaseCheckpointed { .. } => {
+            Effect::LeaseGone { id } => {
+                let now = self.now();
+                let mut lessor = self.lessor.lock();
+                let overdue = lessor.overdue_ms(*id, now).map(Duration::from_millis);
+                lessor.follow(effect, now);
+                drop(lessor);
+                self.meters.leases.follow(effect, overdue);
+                self.settled.notify_waiters();
+            }
+            Effect::LeaseCheckpointed { .. } => {
                 self.lessor.lock().follow(effect, self.now());
                 self.settled.notify_waiters();
             }

@@ -160,7 +160,10 @@ impl Leases {
             Renewal::Unknown => Some(0),
             Renewal::Leaving | Renewal::ForgetCheckpoint { .. } | Renewal::NotLeader => None,
         });
-        Ok(renewals.collect())
+        let renewals: Vec<Option<i64>> = renewals.collect();
+        drop(lessor);
+        self.count_renewed(&renewals);
+        Ok(renewals)
     }
 
     /// As the leader: waits for the count to begin, for removals' outcomes, or for the log to forget checkpoints.
@@ -172,7 +175,10 @@ impl Leases {
             loop {
                 let settled = self.counting.settled.notified();
                 match self.renew_what_can_be(ids, &mut ttls, asked_at) {
-                    Wait::Nothing => return Ok(ttls.into_iter().flatten().collect()),
+                    Wait::Nothing => {
+                        self.count_renewed(&ttls);
+                        return Ok(ttls.into_iter().flatten().collect());
+                    }
                     Wait::Count => self.counted().await?,
                     Wait::Checkpoints(leases) => self.forget_checkpoints(leases).await?,
                     Wait::Removals => settled.await,
@@ -180,6 +186,11 @@ impl Leases {
             }
         };
         tokio::time::timeout(self.timeout, patient).await.unwrap_or(Err(Unavailable::TimedOut.into()))
+    }
+
+    fn count_renewed(&self, ttls: &[Option<i64>]) {
+        let renewed = ttls.iter().filter(|ttl| ttl.is_some_and(|ttl_s| ttl_s > 0)).count();
+        self.counting.meters.leases.renewed(renewed);
     }
 
     /// Renews those that have no TTL yet, and says what the others wait for.

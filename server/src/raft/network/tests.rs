@@ -194,5 +194,6 @@ fn options() -> Options {
         kept_entries: 100,
         pre_vote: true,
         record_bytes_max: 1 << 20,
+        meters: crate::metrics::Meters::unread(),
     }
 }

@@ -119,6 +119,8 @@ pub struct WatchStats {
     pub slow: usize,
     /// Revisions that wait to be pulled by watchers that are not slow.
     pub pending: usize,
+    /// Revisions between the newest and the first that some watcher was not told of yet, at the most.
+    pub lag: u64,
 }
 
 /// All watchers of this member.
@@ -275,7 +277,11 @@ impl Watchers {
         for watcher in self.watchers.iter() {
             stats.watchers += 1;
             stats.pending += watcher.pending.len();
-            stats.slow += usize::from(!matches!(watcher.state, State::Synced | State::Ended));
+            let slow = !matches!(watcher.state, State::Synced | State::Ended);
+            stats.slow += usize::from(slow);
+            let untold = if slow { Some(&watcher.cursor) } else { watcher.pending.front() };
+            stats.lag =
+                stats.lag.max(untold.map_or(0, |untold| (self.current.0 + 1 - untold.0).max(0) as u64));
         }
         stats
     }

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The dashboards and the rules in grafana/ against a real Prometheus: promtool reads the configuration and the rules; then a cluster of three
+# members works under load of every kind, Prometheus scrapes it, and every expression of every panel and alert must give data. About
+# two minutes. `.ci/prometheus.sh plots` takes twenty, draws grafana/plots/ from what Prometheus has then, and needs PyPI.
+#
+# TENURE_BIN: where tenured, tenure and tenure-bench are, if they are not to be built here.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if ! command -v promtool > /dev/null; then
+  as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+  as_root apt-get -qq update
+  # Unpacked and not started: a service would listen on the port of somebody's own.
+  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq install --yes --no-install-recommends prometheus > /dev/null
+fi
+promtool check config grafana/prometheus.yml
+promtool check rules grafana/rules.yml
+
+bin="${TENURE_BIN:-}"
+if [ -z "$bin" ]; then
+  cargo build --locked --quiet --package tenured --package tenure-cli --package tenure-bench
+  bin="${CARGO_TARGET_DIR:-target}/debug"
+fi
+python=python3
+if [ "${1:-}" = plots ]; then
+  python3 -m venv "${TENURE_PEERS:-$HOME/.cache/tenure-peers}/plots"
+  python="${TENURE_PEERS:-$HOME/.cache/tenure-peers}/plots/bin/python"
+  "$python" -m pip install --quiet matplotlib
+fi
+"$python" .ci/prometheus.py "$bin" "$@"
