@@ -1,7 +1,7 @@
 """Asks a real Prometheus what every panel and every alert of grafana/ asks, while a cluster of three members works.
 
     prometheus.py BIN          fails if any expression gives no data within a bound
-    prometheus.py BIN plots    works for twenty minutes, then draws each dashboard into grafana/plots/
+    prometheus.py BIN plots    works for five minutes, then draws each dashboard into grafana/plots/
 
 An alert compares with a bound and gives nothing while all is well, so its comparisons are asked with `bool`: that gives 0 or 1 for
 each series that is compared, and nothing if there is nothing to compare.
@@ -26,7 +26,7 @@ GRAFANA = ROOT / "grafana"
 DASHBOARDS = ["cluster", "recipes", "registry"]
 # For data to be there, seconds: elections, leases that run out, and windows that fill.
 BOUND = 100
-LONG = 20 * 60
+LONG = 5 * 60
 INTERVAL = "2s"
 
 
@@ -236,7 +236,7 @@ def draw(port):
         for axis, panel in zip(axes.flat, shown):
             for target in panel["targets"]:
                 answer = get(
-                    port, "/api/v1/query_range", query=filled(target["expr"]), start=begin, end=end, step=10
+                    port, "/api/v1/query_range", query=filled(target["expr"]), start=begin, end=end, step=3
                 )
                 for series in answer["data"]["result"]:
                     labels = series["metric"]

@@ -259,7 +259,13 @@ async fn start(
         joining::check_unused(identity, &net, patience).await?;
     }
 
-    let settings = Settings {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let peers = Peers::new(identity.cluster, identity.member, net, patience);
+    Ok(Node::start(settings(config, identity, meters), clock, peers, wal, store).await?)
+}
+
+fn settings(config: &Config, identity: &Identity, meters: Arc<Meters>) -> Settings {
+    Settings {
         member: identity.member,
         token: identity.token.clone(),
         name: config.name.clone(),
@@ -293,10 +299,7 @@ async fn start(
         audit_interval: config.corrupt_check_time,
         first_ticket: Dice::from_system().number(),
         meters,
-    };
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let peers = Peers::new(identity.cluster, identity.member, net, patience);
-    Ok(Node::start(settings, clock, peers, wal, store).await?)
+    }
 }
 
 /// Says in the log what the write-ahead log's threads have to say, and counts it.

@@ -154,7 +154,6 @@ struct Outlets {
     sweeper: Sweeper,
     tickets: Arc<Tickets>,
     following: members::Following,
-    meters: Arc<Meters>,
 }
 
 impl Outlet for Outlets {
@@ -163,7 +162,7 @@ impl Outlet for Outlets {
             self.counting.follow(&effect);
             self.sweeper.follow(&effect);
             if let Effect::Changed(change) = &effect {
-                self.meters.changes.follow(change);
+                self.counting.meters.changes.follow(change);
             }
             if effect == Effect::MembersChanged {
                 self.following.follow();
@@ -203,8 +202,7 @@ impl Node {
         let watches = Watches::new(view.clone());
         let counting = Arc::new(Counting::new(view.clone(), clock.clone(), settings.meters.clone()));
         let (sweeper, sweeping) = Sweeper::new(view.clone(), settings.sweep);
-        let (own, limits) = (settings.member, limits(&settings));
-        let timeout = limits.timeout;
+        let (own, limits @ Limits { timeout, .. }) = (settings.member, limits(&settings));
         let tickets = Arc::new(Tickets::new(own.0, settings.first_ticket, timeout.as_millis() as u64));
         let following = members::Following::new(own, view.clone(), peers.clone());
         let outlets = Arc::new(Outlets {
@@ -213,7 +211,6 @@ impl Node {
             sweeper: sweeper.clone(),
             following: following.clone(),
             tickets: tickets.clone(),
-            meters: settings.meters.clone(),
         });
         let consensus = Consensus::start(options(&settings), wal, view.clone(), outlets, peers.clone())
             .await

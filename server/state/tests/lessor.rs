@@ -64,7 +64,9 @@ fn a_lease_is_handed_out_once_and_not_before_its_deadline() {
     lessor.follow(&granted(1, 10, 5), Millis(700));
     assert_eq!(lessor.next_due(), Some(Millis(10_700)));
     assert_eq!(expired(&mut lessor, 10_699), vec![]);
+    assert_eq!(lessor.overdue_ms(LeaseId(1), Millis(10_950)), None);
     assert_eq!(expired(&mut lessor, 10_700), vec![(1, 5)]);
+    assert_eq!(lessor.overdue_ms(LeaseId(1), Millis(10_950)), Some(250));
     assert_eq!(expired(&mut lessor, 99_999), vec![]);
     assert_eq!(lessor.next_due(), None);
 }

@@ -35,7 +35,7 @@ pub struct Counting {
     nearer: Notify,
     /// Wakes renewals that wait for a removal's outcome.
     pub(super) settled: Notify,
-    pub(super) meters: Arc<Meters>,
+    pub(in crate::node) meters: Arc<Meters>,
 }
 
 impl Counting {
