@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The dashboards and the rules in grafana/ against a real Prometheus: promtool reads the configuration and the rules; then a cluster of three
 # members works under load of every kind, Prometheus scrapes it, and every expression of every panel and alert must give data. About
-# two minutes. `.ci/prometheus.sh plots` takes six, draws grafana/plots/ from what Prometheus has then, and needs PyPI.
+# two minutes at the most. `.ci/prometheus.sh plots` takes four, draws grafana/plots/ from what Prometheus has then, and needs PyPI.
 #
 # TENURE_BIN: where tenured, tenure and tenure-bench are, if they are not to be built here.
 set -euo pipefail
