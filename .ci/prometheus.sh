@@ -3,7 +3,7 @@
 # members works under load of every kind, Prometheus scrapes it, and every expression of every panel and alert must give data. About
 # two minutes at the most. `.ci/prometheus.sh plots` takes four, draws grafana/plots/ from what Prometheus has then, and needs PyPI.
 #
-# TENURE_BIN: where tenured, tenure and tenure-bench are, if they are not to be built here.
+# TENURE_BIN: where tenured, tenure and tenure-bench are, if not in target/debug.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,11 +16,13 @@ fi
 promtool check config grafana/prometheus.yml
 promtool check rules grafana/rules.yml
 
-bin="${TENURE_BIN:-}"
-if [ -z "$bin" ]; then
-  cargo build --locked --quiet --package tenured --package tenure-cli --package tenure-bench
-  bin="${CARGO_TARGET_DIR:-target}/debug"
-fi
+bin="${TENURE_BIN:-${CARGO_TARGET_DIR:-target}/debug}"
+for program in tenured tenure tenure-bench; do
+  if [ ! -x "$bin/$program" ]; then
+    echo "prometheus.sh: $bin/$program is not there; build it with 'cargo build'" >&2
+    exit 1
+  fi
+done
 python=python3
 if [ "${1:-}" = plots ]; then
   python3 -m venv "${TENURE_PEERS:-$HOME/.cache/tenure-peers}/plots"
