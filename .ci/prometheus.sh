@@ -7,12 +7,24 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if ! command -v promtool > /dev/null; then
-  as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
-  as_root apt-get -qq update
-  # Unpacked and not started: a service would listen on the port of somebody's own.
-  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq install --yes --no-install-recommends prometheus > /dev/null
+# Unpacked, not installed: a service would take the port of somebody's own.
+cache="${TENURE_PEERS:-$HOME/.cache/tenure-peers}"
+if ! command -v promtool > /dev/null && [ ! -x "$cache/prometheus/promtool" ]; then
+  as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+  mkdir -p "$cache/prometheus"
+  build="$(mktemp -d "$cache/unpack.XXXXXX")"
+  trap 'rm -rf "$build"' EXIT
+  (
+    cd "$build"
+    apt-get -q download prometheus || { as_root apt-get -q update && apt-get -q download prometheus; }
+    dpkg -x prometheus_*.deb root
+  ) >&2
+  # promtool last, for it is the sign that both are there.
+  cp "$build/root/usr/bin/prometheus" "$cache/prometheus/"
+  cp "$build/root/usr/bin/promtool" "$cache/prometheus/"
 fi
+PATH="$PATH:$cache/prometheus"
+
 promtool check config grafana/prometheus.yml
 promtool check rules grafana/rules.yml
 
@@ -25,8 +37,8 @@ for program in tenured tenure tenure-bench; do
 done
 python=python3
 if [ "${1:-}" = plots ]; then
-  python3 -m venv "${TENURE_PEERS:-$HOME/.cache/tenure-peers}/plots"
-  python="${TENURE_PEERS:-$HOME/.cache/tenure-peers}/plots/bin/python"
+  python3 -m venv "$cache/plots"
+  python="$cache/plots/bin/python"
   "$python" -m pip install --quiet matplotlib
 fi
 "$python" .ci/prometheus.py "$bin" "$@"
