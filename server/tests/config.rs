@@ -415,7 +415,7 @@ fn listeners_for_http_join_the_others() {
     let (config, warnings) = run_in(line, &[]);
     assert_eq!(texts(&config.listen.client), ["http://127.0.0.1:1", "http://127.0.0.1:3"]);
     assert_eq!(texts(&config.listen.metrics), ["http://127.0.0.1:4"]);
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
 }
 
 #[test]

@@ -111,11 +111,7 @@ pub fn routes(
         members: node.members.clone(),
         whole_reads: std::sync::Arc::new(tokio::sync::Semaphore::new(WHOLE_READS_MAX)),
     };
-    let watch = watch::WatchService {
-        headers: headers.clone(),
-        watches: node.watches.clone(),
-        delivered: node.meters.changes.delivered.clone(),
-    };
+    let watch = watch::WatchService::new(headers.clone(), node);
     let sessions =
         sessions::SessionService { headers: headers.clone(), here: node.here(), stopping: stopping.clone() };
     let elections = elections::ElectionsService::new(headers.clone(), node.here());

@@ -14,13 +14,20 @@ use tonic::{Request, Response, Status, Streaming};
 use super::header::Headers;
 use super::{caller, status};
 use crate::metrics::Counter;
-use crate::node::{Error, Next, WatchStream, Watches};
+use crate::node::{Error, Next, Node, WatchStream, Watches};
 
 pub struct WatchService {
-    pub headers: Headers,
-    pub watches: Watches,
+    headers: Headers,
+    watches: Watches,
     /// Of events.
-    pub delivered: Counter,
+    delivered: Counter,
+}
+
+impl WatchService {
+    pub fn new(headers: Headers, node: &Node) -> WatchService {
+        let delivered = node.meters.changes.delivered.clone();
+        WatchService { headers, watches: node.watches.clone(), delivered }
+    }
 }
 
 #[tonic::async_trait]

@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::codegen::http::{Request, Response};
+use tonic::codegen::http::{Request, Response, StatusCode};
 use tower_layer::Layer;
 
-use super::Pages;
+use super::{Pages, plain, prometheus};
 
 /// Puts the pages in the place of whatever it is laid around.
 #[derive(Clone)]
@@ -51,6 +51,10 @@ impl Service<Request<Body>> for PagesAlone {
         Box::pin(async move {
             // Without its body a request may be waited with.
             let (head, _) = request.into_parts();
+            // Of the registry's contents nobody is told here.
+            if head.uri.path() == prometheus::PATH {
+                return Ok(plain(StatusCode::NOT_FOUND, "404 page not found\n"));
+            }
             Ok(pages.answer(&head.method, &head.uri).await)
         })
     }
