@@ -105,12 +105,7 @@ pub async fn run(config: Config, supervisor: &Supervisor) -> Result<(), Error> {
     let pages = Arc::new(Pages::new(&node, scrape, &registry));
     let mut servers = Servers::new();
     // Before this member serves clients: that it does not must be seen.
-    for listener in metrics_listeners {
-        let mut server = server(&config).layer(PagesAloneLayer::new(pages.clone()));
-        let callers = incoming(listener, Arc::default());
-        let server = server.add_routes(Routes::default());
-        servers.spawn(server.serve_with_incoming_shutdown(callers, stopped(stopping.clone())));
-    }
+    serve_pages(&config, &pages, metrics_listeners, &stopping, &mut servers);
     tokio::select! {
         biased;
         ready = node.ready(identity.member) => ready?,
@@ -157,6 +152,22 @@ struct Front {
     pages: Arc<Pages>,
     grpc: Arc<Grpc>,
     clients: Arc<Traffic>,
+}
+
+/// A server for each listener where there are only pages.
+fn serve_pages(
+    config: &Config,
+    pages: &Arc<Pages>,
+    listeners: Vec<TcpListener>,
+    stopping: &watch::Receiver<bool>,
+    servers: &mut Servers,
+) {
+    for listener in listeners {
+        let mut server = server(config).layer(PagesAloneLayer::new(pages.clone()));
+        let callers = incoming(listener, Arc::default());
+        let server = server.add_routes(Routes::default());
+        servers.spawn(server.serve_with_incoming_shutdown(callers, stopped(stopping.clone())));
+    }
 }
 
 /// A server for each listener: gRPC, and the same as JSON.
