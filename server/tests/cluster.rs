@@ -176,21 +176,23 @@ async fn a_leader_that_is_killed_or_frozen_is_replaced_and_disturbs_nobody_when_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_told_to_stop_hands_over_first() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start(5);
     let first = cluster.leader().await;
     put_at_last(&client(&cluster, first), 1).await;
-    for member in 0..3 {
+    for member in 0..5 {
         cluster.caught_up(member).await;
     }
     let term = cluster.status(first).await.unwrap().raft_term;
-    tokio::task::block_in_place(|| cluster.members[first].stop());
-    assert!(
-        cluster.members[first].log().contains("handed the lead over"),
-        "{}",
-        cluster.members[first].log()
-    );
+    let stop = |cluster: &mut Cluster, member: usize| {
+        tokio::task::block_in_place(|| cluster.members[member].stop());
+        let log = cluster.members[member].log();
+        assert!(log.contains("handed the lead over"), "{log}");
+    };
+    stop(&mut cluster, first);
     let second = cluster.leader_other_than(Some(first)).await;
     assert_eq!(cluster.status(second).await.unwrap().raft_term, term + 1);
+    // The first one is gone, which nobody can know yet.
+    stop(&mut cluster, second);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

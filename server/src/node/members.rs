@@ -123,25 +123,43 @@ impl Members {
         tokio::time::timeout(self.terms.timeout, moved).await.unwrap_or(Err(Error::TransferFailed))
     }
 
-    /// Before this member stops: hands the lead over, if it has it, to the voter that lacks least. Without that nobody would
-    /// lead until an election timeout has passed.
+    /// Before this member stops: hands the lead over, if it has it, to the first voter found that is there and lacks little.
+    /// Without that nobody would lead until an election timeout has passed.
     pub async fn pass_lead_on(&self) {
-        let Some(to) = self.heir() else { return };
-        match tokio::time::timeout(FAREWELL, self.move_lead(to)).await {
-            Ok(Ok(())) => tracing::info!(to = %MemberId(to), "handed the lead over"),
-            _ => {
-                tracing::warn!(to = %MemberId(to), "did not hand the lead over in {} s; the others will elect", FAREWELL.as_secs())
-            }
+        let handed = async {
+            let Some(to) = self.heir().await else { return Ok(()) };
+            self.move_lead(to).await?;
+            tracing::info!(to = %MemberId(to), "handed the lead over");
+            Ok::<(), Error>(())
+        };
+        if !matches!(tokio::time::timeout(FAREWELL, handed).await, Ok(Ok(()))) {
+            tracing::warn!("could not hand the lead over in {} s; the others will elect", FAREWELL.as_secs());
         }
     }
 
-    fn heir(&self) -> Option<u64> {
-        let roster = self.consensus.roster();
-        let able = |(id, follower): &(u64, Follower)| {
-            roster.voters().any(|voter| voter == *id) && is_connected(follower, self.terms.patience)
-        };
-        let able = self.consensus.followers()?.into_iter().filter(able);
-        able.max_by_key(|(_, follower)| follower.matched).map(|(id, _)| id)
+    /// Who has answered since this was called: one that stopped a moment ago is still taken for connected elsewhere. None where
+    /// this member does not lead, or no other votes.
+    async fn heir(&self) -> Option<u64> {
+        let Members { following, consensus, clock, .. } = self;
+        let arrived_ms = clock.now_ms();
+        loop {
+            let mut followers = consensus.followers()?;
+            let roster = consensus.roster();
+            let others: Vec<u64> = roster.voters().filter(|voter| *voter != following.own.0).collect();
+            if others.is_empty() {
+                return None;
+            }
+            followers.retain(|id, _| others.contains(id));
+            let (last, waited) =
+                (consensus.progress().last, Duration::from_millis(clock.now_ms() - arrived_ms));
+            let close = |follower: &Follower| {
+                is_connected(follower, waited) && follower.matched + TRANSFER_LAG >= last
+            };
+            if let Some((id, _)) = followers.iter().find(|(_, follower)| close(follower)) {
+                return Some(*id);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Has members vote that were added as voters and have caught up, whenever this member leads.
