@@ -10,8 +10,10 @@
 //! - who changes the record of a lock compares that it is the one that was seen;
 //! - who takes somebody out of the queue compares that nobody stands before, from the line on;
 //! - who queues up compares that the line has not passed its place, and that there is something to wait for;
-//! - who leaves somebody waiting at the head because of another lock compares what it waits for there. So the last of those locks to
-//!   become free is the one that grants them all.
+//! - who leaves somebody waiting at the head compares that it still stands there: else its end, seen to while the lock was taken, and a
+//!   release that still saw it would together leave the next waiting for ever;
+//! - if that is because of another lock, it also compares what it waits for there. So the last of those locks to become free is the one
+//!   that grants them all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -201,6 +203,8 @@ impl<'a, P: Primitives> Plan<'a, P> {
                     break;
                 }
                 if !self.may_be_granted(&name, &entry).await? {
+                    // Whoever stands behind may have his turn as soon as this one is gone.
+                    self.stands(&entry);
                     break;
                 }
                 for (spec, name) in entry.queued.locks.iter().zip(&names) {

@@ -222,8 +222,10 @@ async fn take_turns(store: Gated, session: i64, turns: Vec<Vec<LockSpec>>) {
 
 #[test]
 fn six_clients_at_once_all_have_their_turns_though_sessions_end() {
-    for story in 0..150 {
-        let mut chance = Chance(seed() + story * 104_729 + 1);
+    // One of the stories of seed 6: who is the head of two queues ends while the lock that the next waits for is being released.
+    let stories = (0..150).flat_map(|story| [(seed(), story), (6, story)]);
+    for (seed, story) in stories {
+        let mut chance = Chance(seed + story * 104_729 + 1);
         let mut scene = Scene::default();
         scene.deaths_max = 2;
         for session in 1..=6 {
