@@ -11,7 +11,8 @@
 //! - who takes somebody out of the queue compares that nobody stands before, from the line on;
 //! - who queues up compares that the line has not passed its place, and that there is something to wait for;
 //! - who leaves somebody waiting at the head compares that it still stands there: else its end, seen to while the lock was taken, and a
-//!   release that still saw it would together leave the next waiting for ever;
+//!   release that still saw it would together leave the next waiting for ever. It also moves the line up to there: else one who looked
+//!   long before could still step in front, and would have its turn without anybody to see to it;
 //! - if that is because of another lock, it also compares what it waits for there. So the last of those locks to become free is the one
 //!   that grants them all.
 
@@ -54,6 +55,8 @@ struct Work {
     passed: usize,
     /// Who gives up its place.
     leaving: Option<Owner>,
+    /// Whose turn it is, and who cannot be granted what it waits for.
+    blocked: Option<Entry>,
     looked: Fresh,
 }
 
@@ -91,7 +94,7 @@ impl<'a, P: Primitives> Plan<'a, P> {
         // Most often the first is granted the lock alone, and all one must know of the second is whether there is one.
         let (first, rest) = self.read_first(name, &seen.record.line, 1, fresh).await?;
         let record = seen.record.clone();
-        let work = Work { seen, record, first, rest, passed: 0, leaving: None, looked: fresh };
+        let work = Work { seen, record, first, rest, passed: 0, leaving: None, blocked: None, looked: fresh };
         self.locks.insert(name.to_owned(), work);
         Ok(self.record(name))
     }
@@ -192,6 +195,7 @@ impl<'a, P: Primitives> Plan<'a, P> {
         let mut due = BTreeSet::from([name.to_owned()]);
         while let Some(name) = due.pop_first() {
             self.record(&name).more = false;
+            self.work(&name).blocked = None;
             while let Some(entry) = self.next(&name).await? {
                 if self.work(&name).leaving.as_ref() == Some(&entry.owner) {
                     self.pass(&name);
@@ -203,8 +207,8 @@ impl<'a, P: Primitives> Plan<'a, P> {
                     break;
                 }
                 if !self.may_be_granted(&name, &entry).await? {
-                    // Whoever stands behind may have his turn as soon as this one is gone.
                     self.stands(&entry);
+                    self.work(&name).blocked = Some(entry);
                     break;
                 }
                 for (spec, name) in entry.queued.locks.iter().zip(&names) {
@@ -225,7 +229,7 @@ impl<'a, P: Primitives> Plan<'a, P> {
     }
 
     fn finish_one(&mut self, name: &str, work: Work) {
-        let Work { seen, mut record, first, rest, passed, .. } = work;
+        let Work { seen, mut record, first, rest, passed, blocked, .. } = work;
         let keys = Keys::new(self.root, name);
         let emptied = passed == first.len() && !rest && !seen.record.line.is_empty();
         match passed.checked_sub(1).map(|last| &first[last]) {
@@ -233,10 +237,14 @@ impl<'a, P: Primitives> Plan<'a, P> {
             Some(last) => record.line.clone_from(&last.number),
             None => {}
         }
+        if let Some(head) = &blocked {
+            record.line.clone_from(&head.number);
+        }
         if record == seen.record {
             return;
         }
-        self.nobody_between(&keys, &seen.record.line, &first[..passed], emptied);
+        let (passed, head) = (&first[..passed], blocked.as_ref());
+        self.nobody_between(&keys, &seen.record.line, passed, head, emptied);
         self.step.unchanged(keys.state(), seen.written);
         let idle = record.holders == 0 && record.line.is_empty() && record.delay_lease == 0;
         match (idle, seen.written) {
@@ -246,13 +254,21 @@ impl<'a, P: Primitives> Plan<'a, P> {
         }
     }
 
-    /// That those who leave the queue are its first, and, if it is to be empty then, that there is nobody else.
-    fn nobody_between(&mut self, keys: &Keys<'_>, line: &str, passed: &[Entry], emptied: bool) {
+    /// That those who leave the queue are its first, and the head is who comes behind them; if the queue is to be empty then, that there
+    /// is nobody else.
+    fn nobody_between(
+        &mut self,
+        keys: &Keys<'_>,
+        line: &str,
+        passed: &[Entry],
+        head: Option<&Entry>,
+        emptied: bool,
+    ) {
         if line.is_empty() {
             return;
         }
         let (mut from, end) = keys.queue_from(line);
-        for entry in passed {
+        for entry in passed.iter().chain(head) {
             self.step.empty(from, entry.key.clone());
             from = [&entry.key[..], &[0]].concat();
         }
