@@ -80,7 +80,7 @@ pub struct LogState {
 pub struct WalOptions {
     /// Full size of a segment file, 4 KiB to 1 GiB.
     pub segment_bytes: u64,
-    /// Size of a new log's first segment; each next one is four times as large, up to `segment_bytes`.
+    /// Size of a new log's first segment; each next one is twice as large, up to `segment_bytes`.
     pub first_segment_bytes: u64,
     /// Memory for the newest entries, payloads and 64 bytes each. What is not on disk yet stays in memory anyway.
     pub tail_bytes_max: u64,

@@ -229,8 +229,8 @@ impl Writer {
 
     /// Segments grow to their full size, so that a new member starts at once and the stock keeps up.
     fn bytes_after(&self, active: &Active) -> u64 {
-        let quadruple = u64::from(active.sectors) * SECTOR as u64 * 4;
-        quadruple.clamp(self.first_segment_bytes, self.segment_bytes)
+        let double = u64::from(active.sectors) * SECTOR as u64 * 2;
+        double.clamp(self.first_segment_bytes, self.segment_bytes)
     }
 
     fn settle(&mut self, written: Written, shared: &Shared) {
