@@ -324,17 +324,19 @@ fn check_agreement(wal: &Wal, view: &View) -> Result<(), StartError> {
 }
 
 /// etcd's two timeouts as the library counts them. There a follower that hears nothing waits for the leader's lease, which is
-/// the maximum, and then for a random time between the two: here that makes from one election timeout to four thirds of it,
-/// where etcd's followers wait from one to two.
+/// the maximum, and then for a random time between the two: here that makes from 0.9 to 1.15 of an election timeout. The first
+/// is where etcd's followers begin, whose count starts with the tick before the leader was lost; they end at two, and so wait
+/// longer for nothing. A quarter of the timeout is two and a half round trips where it is set to ten, as etcd advises.
 fn config(options: &Options) -> Result<Arc<openraft::Config>, StartError> {
+    let (earliest, spread) = (options.election_ms * 9 / 10, options.election_ms / 4);
     // A heartbeat comes up to a quarter of its interval late.
-    let shortest = (options.election_ms / 3).max(options.heartbeat_ms * 5 / 4 + 1);
+    let shortest = ((earliest - spread) / 2).max(options.heartbeat_ms * 5 / 4 + 1);
     let config = openraft::Config {
         cluster_name: "tenure".into(),
         heartbeat_interval: options.heartbeat_ms,
         heartbeat_min_interval: None,
         election_timeout_min: shortest,
-        election_timeout_max: 2 * shortest,
+        election_timeout_max: shortest + spread,
         enable_pre_vote: Some(options.pre_vote),
         // A restarted leader must be elected anew: what it had applied was not yet durable in the store.
         enable_leader_restore: Some(false),
