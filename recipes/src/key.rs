@@ -72,7 +72,7 @@ pub(crate) fn end_of_prefix(mut prefix: Vec<u8>) -> Vec<u8> {
 }
 
 /// Keeps what people read in names; `/`, `%` and control characters become `%XX`, so that no name reaches into another.
-fn escape(segment: &str, key: &mut Vec<u8>) {
+pub(crate) fn escape(segment: &str, key: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in segment.bytes() {
         if byte == b'/' || byte == b'%' || byte.is_ascii_control() {

@@ -16,6 +16,8 @@ mod world;
 use std::collections::BTreeMap;
 use std::future::Future;
 
+use prost::Message;
+
 use reference::{DEREGISTER_AFTER_S, MAX_PROTECT_S, MIN_AVAILABLE, Reference, TTL_S, WINDOW_S};
 use stepwise::{Dice, Stepwise};
 use support::{Fault, Started, Tasks, run};
@@ -24,11 +26,22 @@ use tenure_proto::tenure::v1::set_instance_request::Change;
 use tenure_proto::tenure::v1::watch_instances_response::removal::Reason;
 use tenure_proto::tenure::v1::{
     DeregisterRequest, Drain, EndProtectionRequest, Health, Heartbeat, Instance, ListServicesRequest,
-    RegisterRequest, Registration, ServicePolicy, SetInstanceRequest,
+    Projection, RegisterRequest, Registration, ServicePolicy, SetInstanceRequest, SetServicePolicyRequest,
 };
 use tenure_recipes::registry::Registry;
 use tenure_recipes::{Error, Failure, Primitives, Root};
-use world::{Consumer, SERVICE, World, beat, follow, id_of, steward, supply};
+use world::{
+    Consumer, SERVICE, World, beat, endpoint, follow, id_of, into_naming, into_skydns, steward, supply,
+};
+
+/// What the service is shown as: at first by both.
+fn projections(which: u64) -> Vec<Projection> {
+    match which {
+        0 => vec![into_naming("services/web", ""), into_skydns("web.services.local", "dns")],
+        1 => vec![into_naming("elsewhere/web", "dns")],
+        _ => Vec::new(),
+    }
+}
 
 fn policy() -> ServicePolicy {
     ServicePolicy {
@@ -39,6 +52,7 @@ fn policy() -> ServicePolicy {
         min_available: MIN_AVAILABLE as u32,
         window_s: WINDOW_S as i64,
         max_protect_s: MAX_PROTECT_S as i64,
+        projections: projections(0),
         ..ServicePolicy::default()
     }
 }
@@ -51,18 +65,21 @@ enum Wish {
     Deregister(DeregisterRequest),
     Set(SetInstanceRequest),
     EndProtection,
+    Project(u64),
 }
 
 impl Wish {
     fn random(dice: &mut Dice, ids: u64) -> Wish {
         let (id, incarnation) = (dice.below(ids).to_string(), 1 + dice.below(3) as i64);
         let service = SERVICE.to_owned();
-        match dice.below(20) {
+        match dice.below(21) {
             0..6 => {
+                let all = [endpoint("", "10.0.0.1", 80), endpoint("dns", "10.0.0.2", 53)];
                 let registration = Registration {
                     sequence: dice.below(3) as i64,
                     zone: ["a", "b"][dice.below(2) as usize].to_owned(),
                     weight: Some(dice.below(2) as u32),
+                    endpoints: all[dice.below(3) as usize..].to_vec(),
                     ..world::instance(&id, incarnation)
                 };
                 Wish::Register(RegisterRequest {
@@ -93,7 +110,8 @@ impl Wish {
                 let force = dice.below(2) == 0;
                 Wish::Set(SetInstanceRequest { service, id, change: Some(change), force, if_revision: 0 })
             }
-            _ => Wish::EndProtection,
+            19 => Wish::EndProtection,
+            _ => Wish::Project(dice.below(3)),
         }
     }
 
@@ -121,6 +139,16 @@ impl Wish {
                 persist(|| registry.end_protection(request.clone())).await;
                 "ended".to_owned()
             }
+            Wish::Project(which) => {
+                let policy = ServicePolicy { projections: projections(*which), ..policy() };
+                let request = SetServicePolicyRequest {
+                    service: SERVICE.to_owned(),
+                    policy: Some(policy),
+                    if_revision: 0,
+                };
+                persist(|| registry.set_policy(request.clone())).await;
+                "projected".to_owned()
+            }
         }
     }
 
@@ -141,6 +169,7 @@ impl Wish {
                 reference.end_protection();
                 "ended".to_owned()
             }
+            Wish::Project(_) => "projected".to_owned(),
         }
     }
 }
@@ -197,6 +226,7 @@ fn one_story(seed: u64, met: &mut Met) {
     let consumer = world.consumer();
     let mut reference = Reference::default();
     let ids = 3 + dice.below(6);
+    let mut projected = projections(0);
     let mut told = Vec::new();
     for _ in 0..150 {
         if dice.below(4) == 0 {
@@ -214,6 +244,9 @@ fn one_story(seed: u64, met: &mut Met) {
             }
         } else {
             let wish = Wish::random(&mut dice, ids);
+            if let Wish::Project(which) = wish {
+                projected = projections(which);
+            }
             let (registry, asked) = (world.registry.clone(), wish.clone());
             let said = run(async move { asked.ask(&registry).await });
             world.store.no_faults();
@@ -228,6 +261,7 @@ fn one_story(seed: u64, met: &mut Met) {
         assert_eq!(is_protected(&world), reference.is_protected(), "seed {seed}\n{}", told.join("\n"));
         assert_eq!(consumer.seen().instances, world.lookup(), "seed {seed}\n{}", told.join("\n"));
         invariants::check(&world.store, seed);
+        invariants::all_are_projected_as(&world.store, &projected, seed);
         met.protected += usize::from(reference.is_protected());
         met.lost += is.values().filter(|one| one.health() == Health::Lost).count();
         met.stale += is.values().filter(|one| one.stale).count();
@@ -304,6 +338,8 @@ fn one_scramble(seed: u64) {
     let there: BTreeMap<String, Instance> =
         reply.instances.into_iter().map(|instance| (id_of(&instance), instance)).collect();
     assert_eq!(consumer.seen().instances, there, "seed {seed}");
+    let policy = store.keys(b"/_tenure/services/").pop().map(|kv| ServicePolicy::decode(kv.value).unwrap());
+    invariants::all_are_projected_as(&store, &policy.unwrap().projections, seed);
 }
 
 /// Unless it has been compacted there already.

@@ -15,11 +15,11 @@ use tenure_proto::tenure::v1::drain::End;
 use tenure_proto::tenure::v1::set_instance_request::Change;
 use tenure_proto::tenure::v1::{
     DeregisterRequest, Drain, Health, ListServicesRequest, RegisterRequest, Registration, ServicePolicy,
-    SetInstanceRequest, heartbeat_result, register_response,
+    SetInstanceRequest, SetServicePolicyRequest, heartbeat_result, register_response,
 };
 use tenure_recipes::Root;
 use tenure_recipes::registry::{Look, Registry};
-use world::{SERVICE, World, instance, supply};
+use world::{SERVICE, World, endpoint, instance, into_naming, supply};
 
 /// More calls than any of these makes.
 const CALLS: usize = 40;
@@ -170,5 +170,52 @@ fn an_update_whose_lease_ends_meanwhile_is_alive_all_the_same() {
             assert_eq!(world.healths()["0"], (Health::Passing, false), "{behind}");
             assert_eq!(world.lookup()["0"].lease, reply.instance.unwrap().lease);
         }
+    }
+}
+
+#[test]
+fn who_registers_while_the_projections_change_is_shown_by_the_new_ones() {
+    let policy = |target: &str| ServicePolicy {
+        projections: vec![into_naming(target, "")],
+        ..ServicePolicy::default()
+    };
+    for calls in 0..CALLS {
+        let mut world = World::new();
+        world.set_policy(policy("before"));
+        let registry = slow(&world);
+        let registration = Registration { endpoints: vec![endpoint("", "10.0.0.1", 80)], ..instance("0", 1) };
+        let request = RegisterRequest { registration: Some(registration), ..Default::default() };
+        let registering = world.tasks.start(async move { registry.register(request).await });
+        for _ in 0..calls {
+            world.tasks.step(&registering);
+        }
+        world.set_policy(policy("after"));
+        world.tasks.settle();
+        assert!(registering.is_done());
+        let keys: Vec<_> = world.store.keys(b"").into_iter().map(|kv| kv.key).collect();
+        let shown: Vec<_> = keys.iter().filter(|key| !key.starts_with(b"/_tenure/")).collect();
+        assert_eq!(shown, ["after/0"], "the policy changed behind call {calls}");
+    }
+}
+
+#[test]
+fn of_two_services_that_want_one_place_one_gets_it() {
+    for calls in 0..CALLS {
+        let mut world = World::new();
+        let ask = |service: &str| SetServicePolicyRequest {
+            service: service.to_owned(),
+            policy: Some(ServicePolicy { projections: vec![into_naming("web", "")], ..Default::default() }),
+            if_revision: 0,
+        };
+        let (registry, first, second) = (slow(&world), ask("first"), ask("second"));
+        let setting = world.tasks.start(async move { registry.set_policy(first).await.is_ok() });
+        for _ in 0..calls {
+            world.tasks.step(&setting);
+        }
+        let registry = world.registry.clone();
+        run(async move { registry.set_policy(second).await }).ok();
+        world.tasks.settle();
+        let policies = world.store.keys(b"/_tenure/services/");
+        assert_eq!(policies.len(), 1, "behind call {calls}: {policies:?}");
     }
 }

@@ -12,7 +12,7 @@ use harness::{Cluster, Server};
 use tenure_grpc::etcdserverpb::kv_client::KvClient;
 use tenure_grpc::etcdserverpb::maintenance_client::MaintenanceClient;
 use tenure_grpc::tenure_v1::registry_client::RegistryClient;
-use tenure_proto::etcdserverpb::{CompactionRequest, PutRequest, StatusRequest};
+use tenure_proto::etcdserverpb::{CompactionRequest, PutRequest, RangeRequest, StatusRequest};
 use tenure_proto::tenure::v1::set_instance_request::Change;
 use tenure_proto::tenure::v1::watch_instances_response::Event;
 use tenure_proto::tenure::v1::watch_instances_response::removal::Reason;
@@ -296,4 +296,78 @@ async fn a_member_alone_still_answers_lookups() {
         client.lookup(newest).await.unwrap_err().code(),
         Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded
     ));
+}
+
+/// Keys and values below a prefix, at any member.
+async fn below(endpoint: String, prefix: &str) -> Vec<(String, String)> {
+    let (key, mut range_end) = (prefix.as_bytes().to_vec(), prefix.as_bytes().to_vec());
+    *range_end.last_mut().unwrap() += 1;
+    let request = RangeRequest { key: key.into(), range_end: range_end.into(), ..Default::default() };
+    let mut kv = KvClient::new(Endpoint::from_shared(endpoint).unwrap().connect_lazy());
+    let kvs = kv.range(request).await.unwrap().into_inner().kvs;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    kvs.iter().map(|kv| (text(&kv.key), text(&kv.value))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_readers_keys_follow_the_instances_at_every_member_and_through_a_leaders_death() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader().await;
+    let (one, two) = ((leader + 1) % 3, (leader + 2) % 3);
+    let endpoint = |member: usize| cluster.members[member].endpoint();
+    let (mut at_one, mut at_two) = (client(endpoint(one)), client(endpoint(two)));
+    let (read_at_one, read_at_two) = (endpoint(one), endpoint(two));
+    let with_endpoint = |id: &str, ttl_s| Registration {
+        endpoints: vec![tenure_proto::tenure::v1::Endpoint {
+            host: format!("10.0.0.{id}"),
+            port: 80,
+            ..Default::default()
+        }],
+        ..registration(id, ttl_s)
+    };
+    // Who was there before the projections is shown as well.
+    register(&mut at_one, with_endpoint("1", 600)).await;
+    let naming = projection::Naming { target: "services/web".into() };
+    let skydns = projection::SkyDns { domain: "web.services.local".into(), ..Default::default() };
+    let into = [projection::Into::Naming(naming), projection::Into::Skydns(skydns)];
+    let projections = into.map(|into| Projection { into: Some(into), endpoint: String::new() }).to_vec();
+    let policy = ServicePolicy { projections, ..Default::default() };
+    let request =
+        SetServicePolicyRequest { service: SERVICE.into(), policy: Some(policy), ..Default::default() };
+    at_two.set_service_policy(request.clone()).await.unwrap();
+    register(&mut at_two, with_endpoint("2", 600)).await;
+    register(&mut at_two, with_endpoint("3", 3)).await;
+    let naming = below(read_at_two.clone(), "services/").await;
+    let address = |id: &str| (format!("services/web/{id}"), format!(r#"{{"Op":0,"Addr":"10.0.0.{id}:80"}}"#));
+    assert_eq!(naming, ["1", "2", "3"].map(address));
+    let skydns = below(read_at_one.clone(), "/skydns/").await;
+    let first = r#"{"host":"10.0.0.1","port":80,"weight":100,"ttl":30}"#;
+    assert_eq!(skydns[0], ("/skydns/local/services/web/1".to_owned(), first.to_owned()));
+    assert_eq!(skydns.len(), 3);
+
+    // Another service may not be shown there.
+    let clash = SetServicePolicyRequest { service: "other".into(), ..request };
+    let refused = at_one.set_service_policy(clash).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+
+    // Out by an operator's word; and silent while the leader dies, lost under the next.
+    let maintenance = SetInstanceRequest {
+        service: SERVICE.into(),
+        id: "2".into(),
+        change: Some(Change::Maintenance(true)),
+        ..Default::default()
+    };
+    at_one.set_instance(maintenance).await.unwrap();
+    assert_eq!(below(read_at_two.clone(), "services/web/2").await, []);
+    cluster.members[leader].kill();
+    cluster.leader_other_than(Some(leader)).await;
+    let mut mirror = Mirror::open(at_one.clone(), 0).await;
+    mirror.until("the third is lost", |mirror| mirror.health("3") == Some(Health::Lost)).await;
+    assert_eq!(below(read_at_one.clone(), "services/").await, [address("1")]);
+    assert_eq!(below(read_at_two, "/skydns/").await.len(), 1);
+    assert_eq!(lookup(&mut at_two, true).await, ["1"]);
+    let gone =
+        at_two.deregister(DeregisterRequest { service: SERVICE.into(), id: "1".into(), incarnation: 0 });
+    gone.await.unwrap();
+    assert_eq!(below(read_at_one, "services/").await, []);
 }

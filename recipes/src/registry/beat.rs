@@ -169,7 +169,7 @@ impl<P: Primitives> Registry<P> {
             None => transition.absent(&alive).put_empty(&alive, record.lease).delete(&loss),
         };
         if record != held.record {
-            transition = transition.put(&instance, &record, 0);
+            transition = transition.put(&instance, &record, 0).project(Some(&held.record), Some(&record));
         }
         Ok(transition.attempt(&self.primitives).await?.map(|_| answer))
     }

@@ -4,8 +4,8 @@ use tenure_proto::mvccpb::KeyValue;
 use tenure_proto::tenure::v1::set_instance_request::Change;
 use tenure_proto::tenure::v1::set_instance_response::Outcome;
 use tenure_proto::tenure::v1::{
-    EndProtectionRequest, EndProtectionResponse, InstanceRecord, SetInstanceRequest, SetInstanceResponse,
-    SetServicePolicyRequest, SetServicePolicyResponse, set_service_policy_response,
+    EndProtectionRequest, EndProtectionResponse, InstanceRecord, ServicePolicy, SetInstanceRequest,
+    SetInstanceResponse, SetServicePolicyRequest, SetServicePolicyResponse, set_service_policy_response,
 };
 
 use super::instance::{self, Held};
@@ -13,7 +13,7 @@ use super::keys::{Kind, Whole};
 use super::policy::{self, Policy};
 use super::request::{self, WEIGHT_MAX};
 use super::transition::{Freshness, Transition, read_these};
-use super::{Again, Registry, at, drain};
+use super::{Again, Registry, at, drain, projection};
 use crate::primitives::{Failure, Primitives};
 use crate::refusal::Error;
 
@@ -73,11 +73,10 @@ impl<P: Primitives> Registry<P> {
             }
         }
         let instance_key = self.keys.one(Kind::Instance, &request.service, &request.id);
-        let mut transition = Transition::default().unchanged(&instance_key, Some(&held.kv)).put(
-            &instance_key,
-            &record,
-            held.kv.lease,
-        );
+        let mut transition = Transition::default()
+            .unchanged(&instance_key, Some(&held.kv))
+            .put(&instance_key, &record, held.kv.lease)
+            .project(Some(&held.record), Some(&record));
         if counted {
             let withdrawals = self.keys.whole(Whole::Withdrawals, &request.service);
             let read = situation.withdrawals.as_ref();
@@ -144,14 +143,15 @@ impl<P: Primitives> Registry<P> {
         &self,
         request: SetServicePolicyRequest,
     ) -> Result<SetServicePolicyResponse, Error> {
-        request::set_policy(&request)?;
+        let wanted = request::set_policy(&request)?;
+        projection::well_formed(&wanted.projections, self.keys.root())?;
         let mut again = Again::default();
         loop {
-            match self.try_set_policy(&request).await {
+            match self.try_set_policy(&request, wanted).await {
                 Ok(Some(reply)) => return Ok(reply),
                 Ok(None) => again.after_race()?,
-                Err(failure @ Failure::Unknown(_)) => again.after(failure)?,
-                Err(failure) => return Err(failure.into()),
+                Err(Error::Failed(failure @ Failure::Unknown(_))) => again.after(failure)?,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -159,11 +159,12 @@ impl<P: Primitives> Registry<P> {
     async fn try_set_policy(
         &self,
         request: &SetServicePolicyRequest,
-    ) -> Result<Option<SetServicePolicyResponse>, Failure> {
+        wanted: &ServicePolicy,
+    ) -> Result<Option<SetServicePolicyResponse>, Error> {
         use set_service_policy_response::Outcome;
-        let wanted = request.policy.unwrap_or_default();
         let key = self.keys.policy(&request.service);
-        let (revision, [there]) = read_these(&self.primitives, [&key]).await?;
+        let projecting = self.keys.whole(Whole::Projecting, &request.service);
+        let (revision, [there, mark]) = read_these(&self.primitives, [&key, &projecting]).await?;
         let policy_revision = there.as_ref().map_or(0, |kv| kv.mod_revision);
         let reply = |revision, outcome: Outcome, policy, policy_revision| SetServicePolicyResponse {
             header: at(revision),
@@ -172,15 +173,30 @@ impl<P: Primitives> Registry<P> {
             policy_revision,
         };
         let now = policy::decoded(there.as_ref());
-        if there.is_some() && now == wanted {
+        if there.is_some() && now == *wanted {
+            if mark.is_some() {
+                self.help(&request.service).await?;
+            }
             return Ok(Some(reply(revision, Outcome::Set, now, policy_revision)));
         }
         if request.if_revision != 0 && request.if_revision != policy_revision {
             return Ok(Some(reply(revision, Outcome::Changed, now, policy_revision)));
         }
-        let transition = Transition::default().unchanged(&key, there.as_ref()).put(&key, &wanted, 0);
-        let written = transition.attempt(&self.primitives).await?;
-        Ok(written.map(|revision| reply(revision, Outcome::Set, wanted, revision)))
+        let mut transition = Transition::default().unchanged(&key, there.as_ref()).put(&key, wanted, 0);
+        let projects = wanted.projections != now.projections;
+        if projects && !wanted.projections.is_empty() {
+            let clear_at = self.clear_of_others(&request.service, &wanted.projections).await?;
+            let Some(clear_at) = clear_at else { return Ok(None) };
+            transition = transition.none_newer_in(&self.keys.policies(""), clear_at);
+        }
+        if projects {
+            transition = transition.put_empty(&projecting, 0);
+        }
+        let Some(revision) = transition.attempt(&self.primitives).await? else { return Ok(None) };
+        if projects {
+            self.help(&request.service).await?;
+        }
+        Ok(Some(reply(revision, Outcome::Set, wanted.clone(), revision)))
     }
 
     /// Takes the timer away, and does then what is due at its end.

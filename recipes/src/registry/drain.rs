@@ -57,6 +57,7 @@ impl<P: Primitives> Registry<P> {
                 over(Transition::default())
                     .unchanged(&instance, Some(&held.kv))
                     .put(&instance, &record, held.kv.lease)
+                    .project(Some(&held.record), Some(&record))
                     .delete(&draining)
             }
         };

@@ -7,16 +7,17 @@ use super::instance::Held;
 use super::keys::{Kind, Whole};
 use super::loss::{Standing, is_mass};
 use super::policy::Policy;
+use super::projection::PROJECTIONS_MAX;
 use super::survey::Survey;
 use super::transition::{Freshness, Read, Transition, read, read_these};
 use super::{ATTEMPTS, Registry};
 use crate::primitives::{Failure, Primitives};
 
-/// Instances of one txn: with two compares and two writes each it stays within what etcd allows one.
-const AT_ONCE: usize = 30;
+/// Instances of one txn: with two compares each, two writes, and one more for each projection, it stays within what etcd allows one.
+const AT_ONCE: usize = 120 / (2 + PROJECTIONS_MAX);
 
 /// Instances that one lease removes, so that no revision becomes too big.
-const ONE_LEASE: usize = 10 * AT_ONCE;
+const ONE_LEASE: usize = 15 * AT_ONCE;
 
 /// How instances are rewritten.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,6 +73,10 @@ impl<P: Primitives> Registry<P> {
         }
         if !drained.is_empty() {
             // Some may have gone by that, and count for nothing below.
+            return Ok(true);
+        }
+        if let Some(mark) = &survey.projecting {
+            self.project(service, mark).await?;
             return Ok(true);
         }
         let unheard = survey.unheard();
@@ -188,11 +193,11 @@ impl<P: Primitives> Registry<P> {
             health_since_unix_ms: self.now_unix_ms(),
             ..held.record.clone()
         };
-        let transition = transition.unchanged(&instance, Some(&held.kv)).absent(&alive).put(
-            &instance,
-            &record,
-            leases.stay,
-        );
+        let transition = transition
+            .unchanged(&instance, Some(&held.kv))
+            .absent(&alive)
+            .put(&instance, &record, leases.stay)
+            .project(Some(&held.record), Some(&record));
         match how {
             How::Lost => transition.put_empty(&loss, leases.window),
             How::GivenUp => transition,

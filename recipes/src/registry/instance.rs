@@ -45,8 +45,6 @@ impl Held {
 /// A record that was written at `mod_revision`, as consumers see it.
 pub fn seen(record: &InstanceRecord, alive: bool, create_revision: i64, mod_revision: i64) -> Instance {
     let health = if record.lost { Health::Lost } else { record.health() };
-    let serves = matches!(health, Health::Passing | Health::Warning);
-    let registered = record.registration.as_ref().and_then(|registration| registration.weight);
     Instance {
         registration: record.registration.clone(),
         health: health.into(),
@@ -54,11 +52,23 @@ pub fn seen(record: &InstanceRecord, alive: bool, create_revision: i64, mod_revi
         drain: record.drain.clone(),
         maintenance: record.maintenance,
         stale: !alive && !record.lost,
-        weight: record.weight.or(registered).unwrap_or(WEIGHT),
-        routable: serves && record.drain.is_none() && !record.maintenance,
+        weight: weight(record),
+        routable: is_routable(record),
         create_revision,
         mod_revision,
         lease: record.lease,
         health_since_unix_ms: record.health_since_unix_ms,
     }
+}
+
+/// Whether it is to be sent traffic. That it is not heard of does not matter, until it is taken for lost.
+pub fn is_routable(record: &InstanceRecord) -> bool {
+    let serves = !record.lost && matches!(record.health(), Health::Passing | Health::Warning);
+    serves && record.drain.is_none() && !record.maintenance
+}
+
+/// The operator's word if there is one, else the registration's.
+pub fn weight(record: &InstanceRecord) -> u32 {
+    let registered = record.registration.as_ref().and_then(|registration| registration.weight);
+    record.weight.or(registered).unwrap_or(WEIGHT)
 }

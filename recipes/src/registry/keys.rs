@@ -11,6 +11,7 @@
 //! registry/<service>/protection            Protection; without its timer, it is to end
 //! registry/<service>/protection-timer      empty, on a lease until protection must end
 //! registry/<service>/withdrawals           empty, written with each withdrawal that leaves others to serve
+//! registry/<service>/projecting            empty; a change of the projections has not come to all instances
 //! ```
 
 use crate::key::Root;
@@ -54,16 +55,19 @@ pub enum Whole {
     Protection,
     ProtectionTimer,
     Withdrawals,
+    Projecting,
 }
 
 impl Whole {
-    const ALL: [Whole; 3] = [Whole::Protection, Whole::ProtectionTimer, Whole::Withdrawals];
+    const ALL: [Whole; 4] =
+        [Whole::Protection, Whole::ProtectionTimer, Whole::Withdrawals, Whole::Projecting];
 
     fn segment(self) -> &'static str {
         match self {
             Whole::Protection => "protection",
             Whole::ProtectionTimer => "protection-timer",
             Whole::Withdrawals => "withdrawals",
+            Whole::Projecting => "projecting",
         }
     }
 }
@@ -81,6 +85,10 @@ pub struct Keys(Root);
 impl Keys {
     pub fn new(root: Root) -> Keys {
         Keys(root)
+    }
+
+    pub fn root(&self) -> &Root {
+        &self.0
     }
 
     pub fn one(&self, kind: Kind, service: &str, id: &str) -> Vec<u8> {

@@ -16,7 +16,7 @@ pub enum Look {
     Emptied,
     /// An instance was heard of: if all are, protection has no reason any more.
     Recovered,
-    /// A sign of life or a timer ended.
+    /// A sign of life or a timer ended, or the projections are to be others.
     Ended,
 }
 
@@ -61,7 +61,8 @@ pub fn concerned<'a>(
             (Some(Place::One { kind: Kind::Alive | Kind::DrainTimer, service, id }), Deed::Deleted) => {
                 silent.push((service, id));
             }
-            (Some(Place::Service { whole: Whole::ProtectionTimer, service }), Deed::Deleted) => {
+            (Some(Place::Service { whole: Whole::ProtectionTimer, service }), Deed::Deleted)
+            | (Some(Place::Service { whole: Whole::Projecting, service }), Deed::Put) => {
                 looks.entry(service).or_default().insert(Look::Ended);
             }
             (Some(_), _) | (None, _) => {}
@@ -99,6 +100,7 @@ impl<P: Primitives> Registry<P> {
                 .none_in(&self.keys.instances(service))
                 .delete(&policy)
                 .delete(&self.keys.whole(Whole::Withdrawals, service))
+                .delete(&self.keys.whole(Whole::Projecting, service))
                 .delete(&self.keys.whole(Whole::Protection, service))
                 .delete(&self.keys.whole(Whole::ProtectionTimer, service));
             let _not_if_somebody_came = forget.attempt(&self.primitives).await?;

@@ -24,6 +24,8 @@ mod lookup;
 mod loss;
 mod mirror;
 mod policy;
+mod projecting;
+mod projection;
 mod register;
 mod request;
 mod selector;

@@ -10,7 +10,7 @@ use tenure_proto::tenure::v1::{
 
 use super::instance::{self, Held};
 use super::keys::Kind;
-use super::policy::Policy;
+use super::policy::{self, Policy};
 use super::request;
 use super::transition::{Transition, read_these};
 use super::{Again, Registry, at};
@@ -145,6 +145,7 @@ impl<P: Primitives> Registry<P> {
             lease,
             ttl_s,
             health_since_unix_ms: since,
+            projections: policy::decoded(situation.policy.as_ref()).projections,
         }
     }
 
@@ -158,15 +159,18 @@ impl<P: Primitives> Registry<P> {
         let key = |kind| self.keys.one(kind, &wish.service, &wish.id);
         let policy = self.keys.policy(&wish.service);
         let mut transition = Transition::default()
+            .unchanged(&policy, situation.policy.as_ref())
             .unchanged(&key(Kind::Instance), situation.held.as_ref().map(|held| &held.kv))
             .unchanged(&key(Kind::Alive), situation.alive.as_ref())
             .unchanged(&key(Kind::Tombstone), situation.tombstone.as_ref())
             .put(&key(Kind::Instance), record, 0);
         // A service is known by its policy's key; whoever finds it without instances takes it away.
-        transition = match situation.policy {
-            Some(_) => transition.present(&policy),
-            None => transition.absent(&policy).put(&policy, &ServicePolicy::default(), 0),
-        };
+        if situation.policy.is_none() {
+            transition = transition.put(&policy, &ServicePolicy::default(), 0);
+        }
+        // Anew, not only what differs: so a registration mends what somebody else did to these keys.
+        let before = situation.held.as_ref().map(|held| &held.record);
+        transition = transition.project(before, None).project(None, Some(record));
         if !keeps_life {
             transition = transition.put_empty(&key(Kind::Alive), record.lease).delete(&key(Kind::Loss));
         }
@@ -236,11 +240,10 @@ impl<P: Primitives> Registry<P> {
     pub(super) fn removing(&self, held: &Held, tombstone: &Tombstone, lease: i64) -> Transition {
         let of = held.registration();
         let key = |kind| self.keys.one(kind, &of.service, &of.id);
-        let transition = Transition::default().unchanged(&key(Kind::Instance), Some(&held.kv)).put(
-            &key(Kind::Tombstone),
-            tombstone,
-            lease,
-        );
+        let transition = Transition::default()
+            .unchanged(&key(Kind::Instance), Some(&held.kv))
+            .put(&key(Kind::Tombstone), tombstone, lease)
+            .project(Some(&held.record), None);
         [Kind::Instance, Kind::Alive, Kind::Loss, Kind::Draining, Kind::DrainTimer]
             .into_iter()
             .fold(transition, |transition, kind| transition.delete(&key(kind)))

@@ -4,8 +4,8 @@ use tenure_proto::tenure::v1::service_range::Which;
 use tenure_proto::tenure::v1::set_instance_request::Change;
 use tenure_proto::tenure::v1::{
     DeregisterRequest, Drain, Endpoint, Health, Heartbeat, InstanceSelector, ListServicesRequest,
-    LookupRequest, RegisterRequest, Registration, ServiceRange, SetInstanceRequest, SetServicePolicyRequest,
-    WatchInstancesRequest,
+    LookupRequest, RegisterRequest, Registration, ServicePolicy, ServiceRange, SetInstanceRequest,
+    SetServicePolicyRequest, WatchInstancesRequest,
 };
 
 use super::{HEARTBEATS_MAX, policy};
@@ -147,10 +147,11 @@ pub fn list_services(request: &ListServicesRequest) -> Checked {
     Ok(())
 }
 
-pub fn set_policy(request: &SetServicePolicyRequest) -> Checked {
+/// The policy that a well-formed request sets.
+pub fn set_policy(request: &SetServicePolicyRequest) -> Result<&ServicePolicy, Refusal> {
     service(&request.service)?;
     match &request.policy {
-        Some(policy) => policy::well_formed(policy),
+        Some(policy) => policy::well_formed(policy).map(|()| policy),
         None => Err(invalid("the call sets no policy; an empty one stands for all defaults")),
     }
 }

@@ -20,6 +20,7 @@ pub struct Survey {
     drain_timers: BTreeSet<String>,
     pub protection: Option<KeyValue>,
     pub protection_timer: bool,
+    pub projecting: Option<KeyValue>,
 }
 
 impl Survey {
@@ -74,6 +75,7 @@ impl Survey {
             }
             Place::Service { whole: Whole::Protection, .. } => self.protection = Some(kv),
             Place::Service { whole: Whole::ProtectionTimer, .. } => self.protection_timer = true,
+            Place::Service { whole: Whole::Projecting, .. } => self.projecting = Some(kv),
             Place::One { kind: Kind::Tombstone, .. } | Place::Service { whole: Whole::Withdrawals, .. } => {}
         }
     }

@@ -1,5 +1,7 @@
 //! One txn being put together: what must still be so, and what is to become of it. And reading several keys at one revision.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use prost::Message;
 use tenure_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -14,7 +16,12 @@ use super::keys::Range;
 use crate::primitives::{Failure, Primitives};
 
 #[derive(Default)]
-pub struct Transition(TxnRequest);
+pub struct Transition {
+    txn: TxnRequest,
+    /// Keys outside the registry, with what becomes of them; None: they go. Apart, since no key may be written twice, and those of two
+    /// instances may be the same.
+    shown: BTreeMap<Vec<u8>, Option<String>>,
+}
 
 impl Transition {
     /// The key is as it was read, or was not there.
@@ -40,15 +47,26 @@ impl Transition {
         self.compare(CompareResult::Equal, target, &range.0, &range.1)
     }
 
+    /// No key in the range was written after that revision.
+    pub fn none_newer_in(self, range: &Range, revision: i64) -> Transition {
+        let target = (CompareTarget::Mod, TargetUnion::ModRevision(revision + 1));
+        self.compare(CompareResult::Less, target, &range.0, &range.1)
+    }
+
+    /// Of what is said of one key, what comes later holds.
+    pub fn show(mut self, keys: impl IntoIterator<Item = (Vec<u8>, Option<String>)>) -> Transition {
+        self.shown.extend(keys);
+        self
+    }
+
     /// A lease of 0: none.
-    pub fn put(mut self, key: &[u8], value: &impl Message, lease: i64) -> Transition {
-        let put = PutRequest {
-            key: Bytes::copy_from_slice(key),
-            value: value.encode_to_vec().into(),
-            lease,
-            ..PutRequest::default()
-        };
-        self.0.success.push(RequestOp { request: Some(Request::RequestPut(put)) });
+    pub fn put(self, key: &[u8], value: &impl Message, lease: i64) -> Transition {
+        self.put_bytes(key, value.encode_to_vec().into(), lease)
+    }
+
+    fn put_bytes(mut self, key: &[u8], value: Bytes, lease: i64) -> Transition {
+        let put = PutRequest { key: Bytes::copy_from_slice(key), value, lease, ..PutRequest::default() };
+        self.txn.success.push(RequestOp { request: Some(Request::RequestPut(put)) });
         self
     }
 
@@ -58,13 +76,19 @@ impl Transition {
 
     pub fn delete(mut self, key: &[u8]) -> Transition {
         let delete = DeleteRangeRequest { key: Bytes::copy_from_slice(key), ..DeleteRangeRequest::default() };
-        self.0.success.push(RequestOp { request: Some(Request::RequestDeleteRange(delete)) });
+        self.txn.success.push(RequestOp { request: Some(Request::RequestDeleteRange(delete)) });
         self
     }
 
     /// The revision that it made; None: something was not as it was read.
-    pub async fn attempt(self, primitives: &impl Primitives) -> Result<Option<i64>, Failure> {
-        let response = primitives.txn(self.0).await?;
+    pub async fn attempt(mut self, primitives: &impl Primitives) -> Result<Option<i64>, Failure> {
+        for (key, value) in std::mem::take(&mut self.shown) {
+            self = match value {
+                Some(value) => self.put_bytes(&key, value.into(), 0),
+                None => self.delete(&key),
+            };
+        }
+        let response = primitives.txn(self.txn).await?;
         Ok(response.succeeded.then(|| revision(&response)))
     }
 
@@ -75,7 +99,7 @@ impl Transition {
         key: &[u8],
         range_end: &[u8],
     ) -> Transition {
-        self.0.compare.push(Compare {
+        self.txn.compare.push(Compare {
             result: result.into(),
             target: target.into(),
             key: Bytes::copy_from_slice(key),

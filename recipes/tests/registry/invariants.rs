@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use tenure_proto::mvccpb::KeyValue;
-use tenure_proto::tenure::v1::{InstanceRecord, Tombstone};
+use tenure_proto::tenure::v1::projection::Into;
+use tenure_proto::tenure::v1::{Endpoint, Health, InstanceRecord, Projection, Tombstone};
 
 use super::support::Store;
 
 pub fn check(store: &Store, seed: u64) {
+    projections(store, seed);
+
     let mut instances: BTreeMap<String, (InstanceRecord, KeyValue)> = BTreeMap::new();
     let mut of: BTreeMap<String, BTreeMap<String, KeyValue>> = BTreeMap::new();
     for kv in store.keys(b"/_tenure/registry/") {
@@ -47,5 +50,59 @@ pub fn check(store: &Store, seed: u64) {
     }
     for id in keys("alive").keys() {
         assert!(instances.contains_key(id), "seed {seed}: {id} is alive and not there");
+    }
+}
+
+/// What is outside the registry's keys is what its records are to show, and nothing else.
+fn projections(store: &Store, seed: u64) {
+    let mut should = BTreeMap::new();
+    for kv in store.keys(b"/_tenure/registry/") {
+        if !String::from_utf8(kv.key.to_vec()).unwrap().contains("/instance/") {
+            continue;
+        }
+        let record = InstanceRecord::decode(kv.value).unwrap();
+        let serves = matches!(record.health(), Health::Passing | Health::Warning) && !record.lost;
+        if serves && record.drain.is_none() && !record.maintenance {
+            should.extend(record.projections.iter().filter_map(|projection| pair(projection, &record)));
+        }
+    }
+    let mut is = BTreeMap::new();
+    for kv in store.keys(b"").into_iter().filter(|kv| !kv.key.starts_with(b"/_tenure/")) {
+        assert_eq!(kv.lease, 0, "seed {seed}: {kv:?}");
+        is.insert(String::from_utf8(kv.key.to_vec()).unwrap(), String::from_utf8(kv.value.to_vec()).unwrap());
+    }
+    assert_eq!(is, should, "seed {seed}");
+}
+
+/// For ids that are labels, and hosts that need no brackets.
+fn pair(projection: &Projection, record: &InstanceRecord) -> Option<(String, String)> {
+    let of = record.registration.as_ref().unwrap();
+    let name = &projection.endpoint;
+    let chosen = of.endpoints.iter().find(|endpoint| name.is_empty() || endpoint.name == *name);
+    let Endpoint { host, port, .. } = chosen?;
+    let weight = record.weight.or(of.weight).unwrap_or(100).max(1);
+    Some(match projection.into.as_ref().unwrap() {
+        Into::Naming(into) => {
+            (format!("{}/{}", into.target, of.id), format!(r#"{{"Op":0,"Addr":"{host}:{port}"}}"#))
+        }
+        Into::Skydns(into) => {
+            let mut labels: Vec<&str> = into.domain.split('.').collect();
+            labels.reverse();
+            let value =
+                format!(r#"{{"host":"{host}","port":{port},"weight":{weight},"ttl":{}}}"#, into.ttl_s);
+            (format!("/skydns/{}/{}", labels.join("/"), of.id), value)
+        }
+    })
+}
+
+/// Every record is shown by what the service's policy says: so it is when nobody has anything left to do.
+pub fn all_are_projected_as(store: &Store, projections: &[Projection], seed: u64) {
+    for kv in store.keys(b"/_tenure/registry/") {
+        let key = String::from_utf8(kv.key.to_vec()).unwrap();
+        assert!(!key.ends_with("/projecting"), "seed {seed}: {key} is left");
+        if key.contains("/instance/") {
+            let record = InstanceRecord::decode(kv.value).unwrap();
+            assert_eq!(record.projections, projections, "seed {seed}: {key}");
+        }
     }
 }

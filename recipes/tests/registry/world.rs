@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex};
 use tenure_proto::mvccpb::event::EventType;
 use tenure_proto::tenure::v1::watch_instances_response::removal;
 use tenure_proto::tenure::v1::{
-    Health, Heartbeat, HeartbeatResult, Instance, LookupRequest, RegisterRequest, RegisterResponse,
-    Registration, ServicePolicy, ServiceRange, SetInstanceRequest, SetInstanceResponse,
-    SetServicePolicyRequest, WatchInstancesRequest, heartbeat_result, register_response, service_range,
-    set_instance_request,
+    Endpoint, Health, Heartbeat, HeartbeatResult, Instance, LookupRequest, Projection, RegisterRequest,
+    RegisterResponse, Registration, ServicePolicy, ServiceRange, SetInstanceRequest, SetInstanceResponse,
+    SetServicePolicyRequest, WatchInstancesRequest, heartbeat_result, projection, register_response,
+    service_range, set_instance_request,
 };
 use tenure_recipes::registry::{Deed, Registry, Supply, Told, concerned};
 use tenure_recipes::{Changes, Failure, Primitives, Root};
@@ -263,6 +263,20 @@ pub fn supply(calendar: &Arc<AtomicI64>) -> Supply {
         lease: Arc::new(move || leases.fetch_add(1, Ordering::Relaxed)),
         unix_ms: Arc::new(move || calendar.load(Ordering::Relaxed)),
     }
+}
+
+pub fn into_naming(target: &str, endpoint: &str) -> Projection {
+    let into = projection::Into::Naming(projection::Naming { target: target.into() });
+    Projection { into: Some(into), endpoint: endpoint.into() }
+}
+
+pub fn into_skydns(domain: &str, endpoint: &str) -> Projection {
+    let into = projection::SkyDns { domain: domain.into(), path: String::new(), ttl_s: 7 };
+    Projection { into: Some(projection::Into::Skydns(into)), endpoint: endpoint.into() }
+}
+
+pub fn endpoint(name: &str, host: &str, port: u32) -> Endpoint {
+    Endpoint { name: name.into(), host: host.into(), port, protocol: String::new() }
 }
 
 pub fn instance(id: &str, incarnation: i64) -> Registration {
