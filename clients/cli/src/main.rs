@@ -24,6 +24,7 @@ mod member;
 mod migrate;
 mod output;
 mod progress;
+mod project;
 mod register;
 mod running;
 mod show;
@@ -102,6 +103,8 @@ enum Verb {
     Drain(act::Drain),
     /// Send to an instance again
     Undrain(act::Undrain),
+    /// Show a service's instances to gRPC's etcd resolver and to CoreDNS
+    Project(project::Project),
     /// End somebody's session with all that it holds
     Kill(act::Kill),
     /// Follow what happens to keys, locks, an election, a service
@@ -174,6 +177,7 @@ async fn run(verb: Verb) -> Result<u8, Failure> {
         Verb::Transfer(transfer) => transfer.run().await,
         Verb::Drain(drain) => drain.run().await,
         Verb::Undrain(undrain) => undrain.run().await,
+        Verb::Project(project) => project.run().await,
         Verb::Kill(kill) => kill.run().await,
         Verb::Watch(watch) => watch.run().await,
         Verb::Get(get) => get.run().await,

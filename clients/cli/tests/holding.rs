@@ -227,9 +227,16 @@ fn a_service_is_found_while_its_command_runs() {
     );
     must(&["undrain", "web", "w1", "--endpoints", &at]);
     assert_eq!(instance()["routable"], true);
+    let words = ["project", "web", "--grpc", "services/web", "--dns", "web.local", "--endpoints", &at];
+    let projected = must(&words);
+    assert!(projected.starts_with("grpc  etcd:///services/web\ndns   web.local  path /skydns  ttl 30s"));
+    assert_eq!(must(&["project", "web", "--endpoints", &at]), projected);
+    assert!(must(&["get", "services/web/w1", "--endpoints", &at]).contains(r#"{"Op":0,"Addr":""#));
+    assert!(must(&["get", "/skydns/local/web/w1", "--endpoints", &at]).contains(r#""weight":100,"ttl":30}"#));
     assert!(must(&["ls", "--endpoints", &at]).contains("web"));
     serving.signal(Signal::TERM);
     assert_eq!(serving.code(), 128 + 15);
     assert!(!found());
+    assert!(!must(&["get", "services/web/", "--prefix", "--endpoints", &at]).contains("w1"));
     cluster.stop();
 }

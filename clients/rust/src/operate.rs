@@ -47,6 +47,7 @@ calls! {
     depose(ElectionsClient.depose: DeposeRequest) -> DeposeResponse;
     list_services(RegistryClient.list_services: ListServicesRequest) -> ListServicesResponse;
     lookup(RegistryClient.lookup: LookupRequest) -> LookupResponse;
+    set_service_policy(RegistryClient.set_service_policy: SetServicePolicyRequest) -> SetServicePolicyResponse;
     set_instance(RegistryClient.set_instance: SetInstanceRequest) -> SetInstanceResponse;
     deregister(RegistryClient.deregister: DeregisterRequest) -> DeregisterResponse;
     list_sessions(SessionsClient.list: ListSessionsRequest) -> ListSessionsResponse;
