@@ -4,6 +4,9 @@ package libraries
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -196,4 +199,44 @@ func TestResolver(t *testing.T) {
 	_, err = pb.NewClusterClient(connection).MemberList(short, &pb.MemberListRequest{}, grpc.WaitForReady(true))
 	must(t, err)
 	must(t, manager.DeleteEndpoint(ctx, "naming/service/1"))
+}
+
+// The same resolver finds who registered at the server itself, once an operator has said where; and not who is taken out.
+func TestResolverFindsRegistered(t *testing.T) {
+	client, ctx := connect(t)
+	member := client.Endpoints()[0]
+	call := func(verb, body string) int {
+		answer, err := http.Post(member+"/v1/registry/"+verb, "application/json", strings.NewReader(body))
+		must(t, err)
+		defer answer.Body.Close()
+		return answer.StatusCode
+	}
+	into := `{"service": "registered", "policy": {"projections": [{"naming": {"target": "services/registered"}}]}}`
+	if call("set-policy", into) == http.StatusNotFound {
+		t.Skip("there is no registry")
+	}
+	host, port, err := net.SplitHostPort(member[len("http://"):])
+	must(t, err)
+	registration := `{"registration": {"service": "registered", "id": "1", "incarnation": 1, "ttl_s": 600, "endpoints": [{"host": %q, "port": %s}]}}`
+	same(t, call("register", fmt.Sprintf(registration, host, port)), http.StatusOK)
+
+	builder, err := resolver.NewBuilder(client)
+	must(t, err)
+	connection, err := grpc.NewClient("etcd:///services/registered", grpc.WithResolvers(builder), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	must(t, err)
+	defer connection.Close()
+	short, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err = pb.NewClusterClient(connection).MemberList(short, &pb.MemberListRequest{}, grpc.WaitForReady(true))
+	must(t, err)
+
+	manager, err := endpoints.NewManager(client, "services/registered")
+	must(t, err)
+	watched, err := manager.NewWatchChannel(ctx)
+	must(t, err)
+	same(t, (<-watched)[0].Endpoint.Addr, member[len("http://"):])
+	same(t, call("set-instance", `{"service": "registered", "id": "1", "maintenance": true}`), http.StatusOK)
+	same(t, (<-watched)[0].Op, endpoints.Delete)
+	same(t, call("set-instance", `{"service": "registered", "id": "1", "maintenance": false}`), http.StatusOK)
+	same(t, (<-watched)[0].Op, endpoints.Add)
 }
