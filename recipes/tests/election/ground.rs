@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 
 use prost::Message;
+use tenure_proto::mvccpb::KeyValue;
 use tenure_proto::mvccpb::event::EventType;
 use tenure_proto::tenure::v1::election_event::Event;
 use tenure_proto::tenure::v1::election_term::End;
 use tenure_proto::tenure::v1::*;
 use tenure_recipes::election::{Elections, help};
-use tenure_recipes::{Changes, Primitives, Root};
+use tenure_recipes::{Change, Changes, Primitives, Root};
 
 use crate::support::{Store, run};
 
@@ -222,18 +223,21 @@ pub fn audit(store: &Store) {
     });
     tasks.settle();
     let mut present = Present::default();
-    for change in changes.lock().unwrap().iter() {
-        let before = present.clone();
-        for event in &change.events {
-            let kv = event.kv.as_ref().unwrap();
-            let segments = Root::server().segments(&kv.key).unwrap();
-            let segments: Vec<&str> = segments[2..].iter().map(String::as_str).collect();
-            let put = event.r#type() == EventType::Put;
-            present.take(&segments, put.then_some(kv), change.revision);
-        }
-        present.check(change.revision);
-        present.check_order(&before, change.revision);
+    changes.lock().unwrap().iter().for_each(|change| present.follow(change));
+}
+
+/// The same of what has happened since these keys were there: all before it was found in order.
+pub fn audit_since(keys: &[KeyValue], changes: impl IntoIterator<Item = Change>) {
+    let mut changes = changes.into_iter().peekable();
+    if changes.peek().is_some() {
+        let mut present = Present::of(keys);
+        changes.for_each(|change| present.follow(&change));
     }
+}
+
+/// Of a key of the election, what comes behind its name.
+fn segments(key: &[u8]) -> Vec<String> {
+    Root::server().segments(key).unwrap().split_off(2)
 }
 
 #[derive(Clone, Default)]
@@ -250,7 +254,50 @@ struct Present {
 }
 
 impl Present {
-    fn take(&mut self, segments: &[&str], put: Option<&tenure_proto::mvccpb::KeyValue>, revision: i64) {
+    /// What these keys say, with what they need not say any more: who is on record as lost went before that, whoever else in that revision.
+    fn of(keys: &[KeyValue]) -> Present {
+        let mut present = Present::default();
+        for kv in keys {
+            match &segments(&kv.key).iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["term", "now"] => {
+                    let term = ElectionTerm::decode(kv.value.clone()).unwrap();
+                    let token = if term.token == 0 { kv.mod_revision } else { term.token };
+                    present.tokens.insert(term.epoch, token);
+                    present.gone.entry(term.epoch).or_insert(0);
+                }
+                ["term", "leader", epoch] => {
+                    let epoch = epoch.parse().unwrap();
+                    present.tokens.insert(epoch, kv.create_revision);
+                    present.leaders.insert(epoch, kv.lease);
+                }
+                ["term", "past", epoch] => {
+                    let term = ElectionTerm::decode(kv.value.clone()).unwrap();
+                    let (epoch, lost) = (epoch.parse().unwrap(), term.end() == End::SessionExpired);
+                    present.tokens.insert(epoch, term.token);
+                    present.past.insert(epoch, (term.end(), kv.mod_revision));
+                    present.gone.insert(epoch, kv.mod_revision - i64::from(lost));
+                }
+                other => present.take(other, Some(kv), kv.mod_revision),
+            }
+        }
+        present.gone.retain(|epoch, _| !present.leaders.contains_key(epoch));
+        present
+    }
+
+    fn follow(&mut self, change: &Change) {
+        let before = self.clone();
+        for event in &change.events {
+            let kv = event.kv.as_ref().unwrap();
+            let segments = segments(&kv.key);
+            let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+            let put = event.r#type() == EventType::Put;
+            self.take(&segments, put.then_some(kv), change.revision);
+        }
+        self.check(change.revision);
+        self.check_order(&before, change.revision);
+    }
+
+    fn take(&mut self, segments: &[&str], put: Option<&KeyValue>, revision: i64) {
         match (segments, put) {
             (["term", "leader", epoch], Some(kv)) => {
                 let epoch: i64 = epoch.parse().unwrap();

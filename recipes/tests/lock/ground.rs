@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
+use tenure_proto::mvccpb::KeyValue;
 use tenure_proto::mvccpb::event::EventType;
 use tenure_proto::tenure::v1::{LockGrant, LockHolding, LockMode, LockQueued, LockRecord, LockSpec};
 use tenure_recipes::lock::keys::{Part, part};
@@ -138,7 +139,7 @@ impl Ground {
     }
 
     pub fn picture(&self, name: &str) -> Picture {
-        Picture::of(&self.store, name)
+        Picture::of(self.store.keys(&root().below(&["lock", name]).0), name)
     }
 
     /// Nothing is left of any lock.
@@ -161,11 +162,11 @@ pub struct Picture {
 }
 
 impl Picture {
-    pub fn of(store: &Store, name: &str) -> Picture {
+    /// Of whatever keys there are.
+    pub fn of(keys: impl IntoIterator<Item = KeyValue>, name: &str) -> Picture {
         let mut picture = Picture::default();
-        let root = root();
-        for kv in store.keys(&root.below(&["lock", name]).0) {
-            let (_, part) = part(&root, &kv.key).unwrap();
+        for kv in keys {
+            let Some((_, part)) = part(&root(), &kv.key).filter(|(of, _)| of == name) else { continue };
             match part {
                 Part::State => picture.record = Some(LockRecord::decode(kv.value).unwrap()),
                 Part::Holder { owner, .. } => {
@@ -215,14 +216,12 @@ impl Picture {
         assert!(owners.values().all(|count| *count == 1), "somebody is there twice: {}", said());
         assert_eq!(self.waiters.len(), self.places.len(), "places and queue differ: {}", said());
         if self.record.is_none() {
-            assert!(
-                self.holders.is_empty() && self.waiters.is_empty() && self.marks.is_empty(),
-                "{}",
-                said()
-            );
+            let nobody = self.holders.is_empty() && self.waiters.is_empty() && self.marks.is_empty();
+            assert!(nobody, "held or waited for without a state: {}", said());
         }
         if settled {
-            assert_eq!(record.holders as usize, self.holders.len(), "{}", said());
+            let counted = record.holders as usize;
+            assert_eq!(counted, self.holders.len(), "holders are miscounted: {}", said());
             assert_eq!(record.delay_lease != 0, self.delayed, "{}", said());
             if let Some((_, first)) = self.waiters.first()
                 && let [only] = &first.locks[..]

@@ -9,8 +9,8 @@ use tenure_recipes::lock::{self, Acquired, Waited, Wish};
 use tenure_recipes::{Error, Primitives, Reason};
 
 use crate::ground::{Ground, Picture, exclusive, owner, permits, root, shared};
-use crate::support::explore::{Gated, Scene, wander};
-use crate::support::{Fault, run};
+use crate::support::Fault;
+use crate::support::explore::{Gated, Rules, Scene, wander};
 
 const NAMES: [&str; 3] = ["a", "b", "s"];
 const CAPACITY: u32 = 3;
@@ -227,14 +227,11 @@ fn six_clients_at_once_all_have_their_turns_though_sessions_end() {
     let stories = (0..150).map(|story| (seed(), story)).chain([(6, 46), (101, 144)]);
     for (seed, story) in stories {
         let mut chance = Chance(seed + story * 104_729 + 1);
-        let mut scene = Scene::default();
-        scene.deaths_max = 2;
+        let mut scene = Scene::new(Rules { deaths_max: 2, ..Rules::default() });
         for session in 1..=6 {
-            let store = scene.store.clone();
-            run(async move { store.grant(session, 10).await.unwrap() });
-            scene.mortal.push(session);
-            let turns = (0..3).map(|_| chance.specs()).collect();
-            scene.client(true, move |store| take_turns(store, session, turns));
+            scene.open(session);
+            let turns: Vec<_> = (0..3).map(|_| chance.specs()).collect();
+            scene.client(true, move |store| take_turns(store, session, turns.clone()));
         }
         let help = |store: Gated| async move {
             for name in NAMES {
@@ -243,10 +240,10 @@ fn six_clients_at_once_all_have_their_turns_though_sessions_end() {
         };
         wander(
             scene,
-            |scene, _| scene.client(true, help),
-            |scene, over, _| {
+            |scene| scene.client(true, help),
+            |scene, over| {
                 for name in NAMES {
-                    let picture = Picture::of(&scene.store, name);
+                    let picture = Picture::of(scene.store.keys(), name);
                     picture.check(name, over);
                     assert!(!over || picture.record.is_none(), "story {story} leaves {picture:#?}");
                 }

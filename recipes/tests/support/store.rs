@@ -12,8 +12,8 @@ use tenure_proto::etcdserverpb::{
 };
 use tenure_proto::mvccpb::KeyValue;
 use tenure_recipes::{Change, Changes, Failure, Primitives, TimeLeft};
-use tenure_state::solo::Solo;
-use tenure_state::{Refusal, StreamId};
+use tenure_state::solo::{Memory, Settings, Solo};
+use tenure_state::{Millis, Position, Refusal, Revision, StreamId};
 
 /// A server in memory. Clones are the same server.
 #[derive(Clone, Default)]
@@ -63,6 +63,14 @@ pub struct Watching {
 }
 
 impl Store {
+    /// Empty, and as if so many revisions had been.
+    pub fn at(revision: i64) -> Store {
+        let mut memory = Memory::default();
+        memory.set_applied(Position { term: 1, index: 1 }, Revision(revision), Revision(0));
+        let solo = Solo::restore(Settings::default(), memory, Millis(0));
+        Store(Arc::new(Mutex::new(World { solo, ..World::default() })))
+    }
+
     /// `fault` befalls the txn before which `behind` others still go through, counted from now.
     pub fn on_txn(&self, behind: usize, fault: Fault) {
         let mut world = self.world();
