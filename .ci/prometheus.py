@@ -1,6 +1,7 @@
-"""Asks a real Prometheus what every panel and every alert of grafana/ asks, while a cluster of three members works.
+"""Asks a real Prometheus what every panel and every alert of grafana/ asks, while a cluster of three members works; then watches it find
+registered instances by http_sd, and keep them when the cluster can say nothing of them.
 
-    prometheus.py BIN          fails if any expression gives no data within a bound
+    prometheus.py BIN          fails if any expression gives no data within a bound, or an instance is not found
     prometheus.py BIN plots    works for two minutes, then draws each dashboard into grafana/plots/
 
 An alert compares with a bound and gives nothing while all is well, so its comparisons are asked with `bool`: that gives 0 or 1 for
@@ -18,6 +19,8 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -28,6 +31,9 @@ DASHBOARDS = ["cluster", "recipes", "registry"]
 BOUND = 100
 LONG = 2 * 60
 INTERVAL = "2s"
+# The job whose targets the registry gives, and the service; and a job that leaves out instances that drain.
+SCRAPED = "scraped"
+UNDRAINED = "undrained"
 
 
 def free_port():
@@ -95,7 +101,7 @@ def wait_for(what, bound, is_so):
 
 
 def start_cluster(processes, binaries):
-    """Three members; gives the ports of their clients and of their metrics."""
+    """Three members, in order; gives the ports of their clients and of their metrics."""
     client, peer, metrics = ([free_port() for _ in range(3)] for _ in range(3))
     founders = ",".join(f"m{at}=http://127.0.0.1:{port}" for at, port in enumerate(peer))
     for at in range(3):
@@ -142,14 +148,31 @@ def start_load(processes, binaries, client, long):
     processes.again_and_again("follow", tenure, "watch", "service", "web", "--endpoints", endpoints)
 
 
-def start_prometheus(processes, metrics):
-    """With the rules of grafana/ and a configuration like the one there, but for its targets and its pace."""
+def start_prometheus(processes, client, metrics):
+    """With the rules of grafana/ and a configuration like the one there, but for its targets, its pace and one more job."""
     shutil.copy(GRAFANA / "rules.yml", processes.home)
     text = (GRAFANA / "prometheus.yml").read_text()
     begun, _ = text.split("          - 127.0.0.1:2379\n")
     targets = "".join(f"          - 127.0.0.1:{port}\n" for port in metrics)
     config = processes.home / "prometheus.yml"
-    config.write_text((begun + targets).replace(": 15s", f": {INTERVAL}"))
+    discovery = "".join(
+        f"""
+  - job_name: {job}
+    http_sd_configs:
+      - url: {discovery_url(client)}
+        refresh_interval: 1s
+    relabel_configs:
+      - source_labels: [__meta_tenure_id]
+        target_label: instance
+"""
+        for job in (SCRAPED, UNDRAINED)
+    )
+    discovery += """
+      - source_labels: [__meta_tenure_draining]
+        regex: "true"
+        action: drop
+"""
+    config.write_text((begun + targets + discovery).replace(": 15s", f": {INTERVAL}"))
     port = free_port()
     processes.start(
         "prometheus", "prometheus", f"--config.file={config}", f"--storage.tsdb.path={processes.home / 'tsdb'}",
@@ -209,7 +232,7 @@ def check(port):
         open_questions = {at: one for at, one in open_questions.items() if not has_data(port, one[1])}
     for name, expression in open_questions.values():
         print(f"no data: {name}: {expression}")
-    targets = get(port, "/api/v1/targets")["data"]["activeTargets"]
+    targets = [target for target in active_targets(port) if target["scrapePool"] not in (SCRAPED, UNDRAINED)]
     ill = [f"{target['scrapeUrl']}: {target['lastError']}" for target in targets if target["health"] != "up"]
     print("\n".join(ill))
     rules = [rule for group in get(port, "/api/v1/rules")["data"]["groups"] for rule in group["rules"]]
@@ -218,6 +241,69 @@ def check(port):
     if open_questions or ill or wrong or len(targets) != 3:
         sys.exit(1)
     print(f"{count} expressions of {len(DASHBOARDS)} dashboards and {len(rules)} rules gave data")
+
+
+def active_targets(port):
+    return get(port, "/api/v1/targets", state="active")["data"]["activeTargets"]
+
+
+def discovery_url(client):
+    return f"http://127.0.0.1:{client[0]}/v1/prometheus/sd?service={SCRAPED}"
+
+
+def check_discovery(processes, binaries, client, metrics, port):
+    """Instances come, drain and go. Their endpoints are the members' pages of metrics: something that can be scraped."""
+    tenure, one = binaries / "tenure", ("--endpoints", f"127.0.0.1:{client[0]}")
+
+    def register(name, at):
+        words = ("--id", name, "--host", "127.0.0.1", "--port", metrics[at], "--ttl", "6s")
+        return processes.start(f"instance-{name}", tenure, "register", *words, *one, SCRAPED, "--", "sleep", 600)
+
+    def found(job=SCRAPED):
+        """By their names: whether they are scraped, and whether they drain."""
+        targets = [target for target in active_targets(port) if target["scrapePool"] == job]
+        draining = "__meta_tenure_draining"
+        return {
+            target["labels"]["instance"]: (target["health"], target["discoveredLabels"][draining])
+            for target in targets
+        }
+
+    def status():
+        try:
+            with urllib.request.urlopen(discovery_url(client), timeout=60) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def failures():
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as page:
+            lines = page.read().decode().splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith("prometheus_sd_http_failures_total"))
+
+    def kept(what, code):
+        """Prometheus has asked in vain, and still has who was there before."""
+        wait_for(f"{code} for {what}", 60, lambda: status() == code)
+        before = failures()
+        wait_for(f"Prometheus to be refused {what}", 60, lambda: failures() > before + 1)
+        if set(found()) != {"a"}:
+            sys.exit(f"prometheus.py: after {code} for {what} Prometheus has {found()} instead of a")
+
+    scraped, drains = ("up", "false"), ("up", "true")
+    leaving, staying = register("b", 1), register("a", 0)
+    wait_for("two instances to be scraped", 60, lambda: found() == {"a": scraped, "b": scraped})
+    subprocess.run([tenure, "drain", *one, SCRAPED, "a"], check=True, stdout=subprocess.DEVNULL)
+    wait_for("the drain to be seen", 60, lambda: found() == {"a": drains, "b": scraped})
+    wait_for("who drains to be left out where that is asked for", 60, lambda: set(found(UNDRAINED)) == {"b"})
+    leaving.terminate()
+    wait_for("who left to be gone", 60, lambda: set(found()) == {"a"})
+    staying.terminate()
+    kept("a service that nobody knows", 404)
+    register("a", 0)
+    wait_for("the service to be known again", 60, lambda: status() == 200)
+    for member in processes.running[1:3]:
+        member.terminate()
+    kept("a cluster without a quorum", 503)
+    print("http_sd: two instances found and scraped, one drained, one gone; kept when nobody knew them, and without a quorum")
 
 
 def draw(port):
@@ -266,13 +352,15 @@ def main():
         processes = Processes(pathlib.Path(home))
         try:
             client, metrics = start_cluster(processes, binaries)
-            port = start_prometheus(processes, metrics)
+            port = start_prometheus(processes, client, metrics)
             start_load(processes, binaries, client, long)
             began = time.monotonic()
             check(port)
             if long:
                 time.sleep(max(0, LONG - (time.monotonic() - began)))
                 draw(port)
+            # Last, for it stops members.
+            check_discovery(processes, binaries, client, metrics, port)
         finally:
             processes.stop()
 
