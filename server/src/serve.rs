@@ -91,7 +91,7 @@ pub async fn run(config: Config, supervisor: &Supervisor) -> Result<(), Error> {
         data_dir.claim(&*disk, &identity)?;
     }
     let registry = Arc::new(Registry::default());
-    let meters = Arc::new(Meters::new(&registry));
+    let meters = Arc::new(Meters::new(&registry, config.warning_apply_duration));
     let node = start(&config, disk, &data_dir, &identity, net, meters).await?;
 
     let (stop, stopping) = watch::channel(false);
@@ -122,7 +122,8 @@ pub async fn run(config: Config, supervisor: &Supervisor) -> Result<(), Error> {
         }
     }
 
-    let front = Front { pages, grpc: Arc::new(Grpc::new(&registry)), clients };
+    let grpc = Arc::new(Grpc::new(&registry, config.warning_unary_request_duration));
+    let front = Front { pages, grpc, clients };
     serve_clients(&config, &node, &identity, front, listeners, &stopping, &mut servers);
     announce(&config, &identity);
     supervisor.ready();

@@ -12,10 +12,13 @@ use std::time::Duration;
 use harness::{Cluster, Launch, Server, eventually};
 use tenure_grpc::etcdserverpb::kv_client::KvClient;
 use tenure_grpc::etcdserverpb::lease_client::LeaseClient;
+use tenure_grpc::etcdserverpb::maintenance_client::MaintenanceClient;
 use tenure_grpc::tenure_v1::locks_client::LocksClient;
 use tenure_grpc::tenure_v1::registry_client::RegistryClient;
 use tenure_grpc::tenure_v1::sessions_client::SessionsClient;
-use tenure_proto::etcdserverpb::{CompactionRequest, LeaseGrantRequest, PutRequest, RangeRequest};
+use tenure_proto::etcdserverpb::{
+    CompactionRequest, LeaseGrantRequest, PutRequest, RangeRequest, StatusRequest,
+};
 use tenure_proto::tenure::v1::{
     AcquireLockRequest, Health, LockSpec, OpenSessionRequest, RegisterRequest, Registration,
 };
@@ -221,6 +224,10 @@ async fn what_is_asked_of_the_store_is_counted() {
     assert_eq!(page.value("etcd_debugging_mvcc_current_revision"), 12.0);
     let in_use = page.value("etcd_mvcc_db_total_size_in_use_in_bytes");
     assert!(in_use > 100.0 && page.value("etcd_mvcc_db_total_size_in_bytes") > 1_000.0 + in_use / 2.0);
+    let status = MaintenanceClient::connect(endpoint).await.unwrap().status(StatusRequest {}).await;
+    let status = status.unwrap().into_inner();
+    assert_eq!(page.value("etcd_mvcc_db_total_size_in_bytes"), status.db_size as f64);
+    assert_eq!(in_use, status.db_size_in_use as f64);
     for (name, least) in [
         ("etcd_disk_wal_fsync_duration_seconds_count", 10.0),
         ("etcd_disk_wal_write_bytes_total", 1_000.0),
@@ -248,6 +255,23 @@ fn http_put(port: u16) -> (String, String) {
     connection.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.to_owned(), body.to_owned())
+}
+
+#[tokio::test]
+async fn what_takes_too_long_is_logged() {
+    let home = tempfile::tempdir().unwrap();
+    let mut launch = Launch::alone(Launch::program_under_test(), home.path());
+    let bounds = ["--warning-apply-duration", "0s", "--warning-unary-request-duration", "0s"];
+    launch.extra.extend(bounds.map(str::to_owned));
+    let server = Server::start_as(launch, home);
+    let mut kv = KvClient::connect(server.endpoint()).await.unwrap();
+    kv.put(PutRequest { key: "a".into(), ..Default::default() }).await.unwrap();
+    for words in
+        ["\"msg\":\"apply request took too long\"", "\"method\":\"/etcdserverpb.KV/Put\",\"code\":\"OK\""]
+    {
+        eventually(words, BOUND, || server.log().contains(words).then_some(()));
+    }
+    assert!(Page::of(server.launch.client_port).value("etcd_server_slow_apply_total") >= 1.0);
 }
 
 #[tokio::test]

@@ -155,10 +155,11 @@ impl Cluster {
         };
         say(&format!(
             "\n{members} data is in {}. Try, in another terminal:\n\n  \
-             export ETCDCTL_API=3 ETCDCTL_ENDPOINTS={endpoints}\n  \
-             etcdctl endpoint status -w table\n  \
-             etcdctl put hello world\n  \
-             tenure snapshot save backup.db --endpoints {endpoints}\n\n\
+             export TENURE_ENDPOINTS={endpoints}\n  \
+             tenure endpoint status\n  \
+             tenure lock jobs/nightly -- sleep 60\n  \
+             tenure snapshot save backup.db\n  \
+             etcdctl --endpoints $TENURE_ENDPOINTS put hello world\n\n\
              Ctrl-C stops all that runs here.\n",
             self.dir.display()
         ))

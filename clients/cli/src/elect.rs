@@ -57,6 +57,7 @@ impl Elect {
         let candidate = client.election(&self.name).candidate(id).session(&session);
         let candidate = candidate.priority(self.priority).value(&self.value).labels(labels);
         let mut signals = Signals::listen()?;
+        warn(&format!("standing for {}; `tenure why {}` says who leads", self.name, self.name));
         let elected = std::sync::atomic::AtomicBool::new(false);
         let ended = {
             let campaign = candidate.run(|term| {

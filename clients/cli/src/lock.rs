@@ -1,16 +1,14 @@
 //! The verbs `lock` and `sem`: a command that runs while a lock, or some permits of one, are held.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use tenure_client::proto::tenure::v1::LockMode;
 use tenure_client::{Client, Lock, Locked, Session};
 
 use crate::endpoints::Endpoints;
 use crate::failure::Failure;
+use crate::onlooker;
 use crate::running::{Running, Stop, Work, environment, warn};
 use crate::signals::{self, Signals};
 use crate::{span, whoami};
@@ -35,9 +33,6 @@ As `tenure lock`, with a number of permits: `tenure lock --help` says what the c
 Examples:
   tenure sem gpus --capacity 4 -- ./train.sh
   tenure sem gpus --capacity 4 --permits 2 --wait 1h -- ./train-large.sh";
-
-/// Between two looks at who is in the way.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// How to come to a lock.
 #[derive(Args)]
@@ -113,7 +108,7 @@ impl Waiting {
         if let Some(delay) = self.delay {
             lock = lock.delay(delay);
         }
-        let acquired = self.acquire(&client, name, &lock).await;
+        let acquired = self.acquire(&client, name, &lock, session.id()).await;
         let ended = match acquired {
             Ok(locked) => self.work(locked).await,
             Err(failure) => Err(failure),
@@ -122,7 +117,13 @@ impl Waiting {
         ended
     }
 
-    async fn acquire(&self, client: &Client, name: &str, lock: &Lock) -> Result<Locked, Failure> {
+    async fn acquire(
+        &self,
+        client: &Client,
+        name: &str,
+        lock: &Lock,
+        session: i64,
+    ) -> Result<Locked, Failure> {
         let mut signals = Signals::listen()?;
         let asked = async {
             match (self.r#try, self.wait) {
@@ -133,7 +134,7 @@ impl Waiting {
         };
         let locked = tokio::select! {
             locked = asked => locked.map_err(|error| Failure::from(error).before_command())?,
-            never = show_waiting(client, name) => match never {},
+            never = onlooker::look_on(client, name, session) => match never {},
             signal = signals.next() => {
                 let text = format!("received {} while waiting for {name}", signals::name(signal));
                 return Err(Failure::not_acquired(text));
@@ -175,38 +176,5 @@ pub async fn close(session: &Session) {
         && let Err(error) = session.close().await
     {
         warn(&format!("the session runs out by itself; closing it failed: {error}"));
-    }
-}
-
-/// While somebody looks on: who holds it, how long at most if they are dead, and how many come first.
-async fn show_waiting(client: &Client, name: &str) -> std::convert::Infallible {
-    if !std::io::stderr().is_terminal() {
-        return std::future::pending().await;
-    }
-    let bar = ProgressBar::new_spinner();
-    bar.set_style(ProgressStyle::with_template("{spinner} {wide_msg}").expect("a constant template"));
-    bar.set_message(format!("waiting for {name}"));
-    bar.enable_steady_tick(Duration::from_millis(250));
-    loop {
-        if let Ok(state) = client.lock(name).inspect().await {
-            let summary = state.lock.unwrap_or_default();
-            let mut text = format!("waiting for {name}");
-            if let Some(holder) = state.holders.first() {
-                let who = whoami::show(&holder.labels, &holder.owner_id);
-                let (since, left) = (span::ago(holder.since_unix_ms), span::left(holder.remaining_s));
-                let others = state.holders.len() - 1;
-                let others = if others > 0 { format!(" and {others} more") } else { String::new() };
-                let mode = if holder.mode() == LockMode::Shared { " shared" } else { "" };
-                text = format!(
-                    "{text}: held{mode} by {who}{others} for {since}; if that is dead, free in {left}"
-                );
-            }
-            if let Some(delay) = summary.delay {
-                text =
-                    format!("{text}; delayed for {} since a holder was lost", span::left(delay.remaining_s));
-            }
-            bar.set_message(format!("{text}; {} waiting", summary.waiter_count));
-        }
-        tokio::time::sleep(LOOK).await;
     }
 }

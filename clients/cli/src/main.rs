@@ -5,7 +5,7 @@
 //! keys  txn  lease  watching    keys and values                   lock  elect  register   a command under something held
 //! ls  show  why  act            who holds what, and force         running  leash  signals the command itself
 //! member  snapshot  cluster     the cluster                       endpoints               the members to ask
-//! migrate                       from etcd
+//! migrate                       from etcd                         onlooker                what a terminal shows of waiting
 //! output  progress  span        how things are printed            failure                 what went wrong, and its exit code
 //! whoami                        what a process says of itself
 //! ```
@@ -22,6 +22,7 @@ mod lock;
 mod ls;
 mod member;
 mod migrate;
+mod onlooker;
 mod output;
 mod progress;
 mod project;

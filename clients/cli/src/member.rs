@@ -11,6 +11,7 @@ use crate::output::{self, Format, say};
 #[derive(Subcommand)]
 pub enum Member {
     /// The members of the cluster
+    #[command(visible_alias = "list")]
     Ls(Ls),
     /// Add a member; it is to be started with what this prints
     Add(Add),
@@ -66,6 +67,7 @@ impl Member {
                 output::print_all(ls.output, head, rows, Value::Array(json))
             }
             Member::Add(add) => {
+                let peer_urls = add.peer_urls.join(",");
                 let (added, all) = add.endpoints.client()?.members().add(add.peer_urls, add.learner).await?;
                 let urls = |member: &Known, name: &str| {
                     member.peer_urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>()
@@ -75,7 +77,9 @@ impl Member {
                 });
                 let cluster = cluster.collect::<Vec<_>>().join(",");
                 say(&format!(
-                    "member {added:x} added; start it with\n  tenured --name {} --initial-cluster {cluster} \
+                    "member {added:x} added; start it with the following, and with --listen-client-urls and \
+                     --advertise-client-urls of its own\n  tenured --name {} --listen-peer-urls {peer_urls} \
+                     --initial-advertise-peer-urls {peer_urls} --initial-cluster {cluster} \
                      --initial-cluster-state existing",
                     add.name
                 ))

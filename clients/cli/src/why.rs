@@ -127,7 +127,8 @@ fn about_election(name: &str, state: &ElectionLeaderResponse) -> String {
     match state.candidates.first() {
         Some(first) => {
             let count = state.candidates.len();
-            text.push_str(&format!(" {count} stand; the first in line is {}.", first.id));
+            let stand = if count == 1 { "One more stands".to_owned() } else { format!("{count} more stand") };
+            text.push_str(&format!(" {stand}; the first in line is {}.", first.id));
         }
         None => text.push_str(" Nobody else stands."),
     }

@@ -12,10 +12,20 @@ use std::time::{Duration, Instant};
 use fixture::etcd::{Etcd, NEW, OLD, etcdctl, program};
 use fixture::{BOUND, Client, Cluster, bytes, free_ports, must, refused};
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 use tenure_proto::etcdserverpb::*;
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// Both sides, empty, and a client of each. The directory goes when it is dropped.
+async fn both(version: &str) -> (TempDir, Etcd, Cluster, Client, Client) {
+    let home = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(version, &home.path().join("etcd")).await;
+    let tenure = tenure_in(home.path());
+    let (old, new) = (etcd.client(), Client::to(&tenure.endpoint(0)));
+    (home, etcd, tenure, old, new)
 }
 
 fn tenure_in(home: &Path) -> Cluster {
@@ -61,10 +71,7 @@ async fn contents(client: &mut Client) -> Vec<(Vec<u8>, Vec<u8>, bool)> {
 #[tokio::test]
 async fn a_running_etcd_is_copied_and_the_second_run_brings_the_difference() {
     for version in [OLD, NEW] {
-        let home = tempfile::tempdir().unwrap();
-        let etcd = Etcd::start(version, &home.path().join("etcd")).await;
-        let tenure = tenure_in(home.path());
-        let (mut old, mut new) = (etcd.client(), Client::to(&tenure.endpoint(0)));
+        let (_home, etcd, tenure, mut old, mut new) = both(version).await;
         let lease = fill(&mut old).await;
         let words = ["migrate", "--from", &etcd.endpoint(), "--to", &tenure.endpoint(0)];
         let once = |more: &'static [&'static str]| [&words[..], &["--once"], more].concat();
@@ -129,10 +136,7 @@ async fn value(client: &mut Client, key: &str) -> Option<Vec<u8>> {
 
 #[tokio::test]
 async fn what_happens_after_the_copy_follows_until_cut_over() {
-    let home = tempfile::tempdir().unwrap();
-    let etcd = Etcd::start(NEW, &home.path().join("etcd")).await;
-    let tenure = tenure_in(home.path());
-    let (mut old, mut new) = (etcd.client(), Client::to(&tenure.endpoint(0)));
+    let (_home, etcd, tenure, mut old, mut new) = both(NEW).await;
     fill(&mut old).await;
     // Somebody else's at the target.
     grant(&mut new, 77, 600).await;
@@ -176,10 +180,7 @@ async fn what_happens_after_the_copy_follows_until_cut_over() {
 
 #[tokio::test]
 async fn the_way_back_is_the_same() {
-    let home = tempfile::tempdir().unwrap();
-    let etcd = Etcd::start(NEW, &home.path().join("etcd")).await;
-    let tenure = tenure_in(home.path());
-    let (mut old, mut new) = (etcd.client(), Client::to(&tenure.endpoint(0)));
+    let (_home, etcd, tenure, mut old, mut new) = both(NEW).await;
     let lease = fill(&mut new).await;
     let back = ["migrate", "--from", &tenure.endpoint(0), "--to", &etcd.endpoint()];
     let said = must(&[&back[..], &["--prefix", "held/", "--once"]].concat());
@@ -272,10 +273,7 @@ fn damage(file: &Path) {
 #[tokio::test]
 async fn etcdctl_make_mirror_works_both_ways() {
     for version in [OLD, NEW] {
-        let home = tempfile::tempdir().unwrap();
-        let etcd = Etcd::start(NEW, &home.path().join("etcd")).await;
-        let tenure = tenure_in(home.path());
-        let (mut old, mut new) = (etcd.client(), Client::to(&tenure.endpoint(0)));
+        let (_home, etcd, tenure, mut old, mut new) = both(NEW).await;
         for (from, to, source, target) in
             [(etcd.endpoint(), tenure.endpoint(0), 0, 1), (tenure.endpoint(0), etcd.endpoint(), 1, 0)]
         {

@@ -20,13 +20,11 @@ use super::header::Headers;
 use super::{caller, status};
 use crate::clock::Clock;
 use crate::config::ETCD_COMPATIBILITY_VERSION;
-use crate::node::{Error, Members, Quota, View, Writer, hash};
+use crate::node::{DatabaseSize, Error, Members, Quota, View, Writer, hash};
 use crate::raft::Consensus;
 
 /// Pieces of a snapshot that wait for a slow receiver.
 const SNAPSHOT_PIECES: usize = 8;
-/// What is said of a store without a record: clients take a size of 0 for a member that is not well.
-const EMPTY_DATABASE_BYTES: u64 = 4096;
 
 pub struct MaintenanceService {
     pub headers: Headers,
@@ -69,6 +67,7 @@ impl Maintenance for MaintenanceService {
         caller::admit_to_learner(request.metadata(), &self.headers)?;
         let (progress, leadership) = (self.consensus.progress(), self.headers.leadership());
         let machine = self.view.machine();
+        let size = DatabaseSize::of(&machine);
         let alarms = machine.alarms().list(0, AlarmType::None);
         let mut errors: Vec<String> = alarms.iter().map(alarm_text).collect();
         if leadership.lost {
@@ -77,8 +76,8 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(StatusResponse {
             header: Some(self.headers.at(machine.revision())),
             version: ETCD_COMPATIBILITY_VERSION.into(),
-            db_size: signed(EMPTY_DATABASE_BYTES + machine.index().record_bytes()),
-            db_size_in_use: signed(EMPTY_DATABASE_BYTES + machine.index().live_bytes()),
+            db_size: signed(size.total),
+            db_size_in_use: signed(size.in_use),
             db_size_quota: self.quota.bytes_max().map_or(0, signed),
             leader: leadership.leader.filter(|_| !leadership.lost).unwrap_or(0),
             raft_index: progress.committed,

@@ -32,7 +32,7 @@ pub(super) fn checked(flags: Flags, warnings: &mut Vec<String>) -> Result<Config
         "--force-new-cluster is not available: a member without its quorum cannot be made a cluster of its own \
          in this version; restore a backup",
     );
-    warn_of_what_waits(&limits, &security, &observation, &hazards, warnings);
+    warn_of_what_waits(&limits, &security, &hazards, warnings);
     let listen = wrong.of(listen(&member, &clustering, observation.listen_metrics_urls.as_ref(), warnings));
     let advertise_client_urls = given_or(clustering.advertise_client_urls.clone(), default_url(2379));
     let initial = initial(&clustering);
@@ -101,7 +101,6 @@ impl Wrong {
 fn warn_of_what_waits(
     limits: &LimitFlags,
     security: &SecurityFlags,
-    observation: &ObservationFlags,
     hazards: &HazardFlags,
     warnings: &mut Vec<String>,
 ) {
@@ -109,16 +108,6 @@ fn warn_of_what_waits(
     let waits = [
         (security.auth_token_ttl != 300, "auth-token-ttl", NO_USERS),
         (security.bcrypt_cost != 10, "bcrypt-cost", NO_USERS),
-        (
-            observation.warning_apply_duration != Duration::from_millis(100),
-            "warning-apply-duration",
-            "slow entries are not logged",
-        ),
-        (
-            observation.warning_unary_request_duration != Duration::from_millis(300),
-            "warning-unary-request-duration",
-            "slow requests are not logged",
-        ),
         (
             limits.grpc_keepalive_min_time != Duration::from_secs(5),
             "grpc-keepalive-min-time",

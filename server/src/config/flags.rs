@@ -242,10 +242,10 @@ pub(super) struct ObservationFlags {
     /// For etcd's sake; only `zap` is known.
     #[arg(long, default_value = "zap", value_name = "LOGGER", value_parser = text)]
     pub logger: String,
-    /// Warn when applying an entry takes longer.
+    /// Warn when applying the entries at hand takes longer; at most once a second.
     #[arg(long, default_value = "100ms", value_name = "DURATION", value_parser = duration)]
     pub warning_apply_duration: Duration,
-    /// Warn when answering a request takes longer.
+    /// Warn when answering a request takes longer; at most once a second, and not of calls that may wait, as for a lock.
     #[arg(long, default_value = "300ms", value_name = "DURATION", value_parser = duration)]
     pub warning_unary_request_duration: Duration,
 }

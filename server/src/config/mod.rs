@@ -147,7 +147,7 @@ pub struct Config {
     pub watch_progress_notify_interval: Duration,
     /// How often members compare what they hold; zero: never.
     pub corrupt_check_time: Duration,
-    /// Applying an entry for longer than this is worth a warning.
+    /// Applying the entries at hand for longer than this is worth a warning.
     pub warning_apply_duration: Duration,
     /// So is answering a request for longer than this.
     pub warning_unary_request_duration: Duration,

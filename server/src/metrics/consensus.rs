@@ -3,12 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Counter, Histogram, Registry};
+use super::{Counter, Histogram, Registry, Slow};
 
 pub const BATCH_ENTRIES: &str = "tenure_apply_batch_entries";
-
-/// etcd's measure for a slow entry, which `--warning-apply-duration` does not change.
-const SLOW: Duration = Duration::from_millis(100);
 
 /// Who leads, as this member sees it.
 #[derive(Clone)]
@@ -28,11 +25,12 @@ impl Leaders {
 pub struct Apply {
     took: Histogram,
     entries: Histogram,
-    slow: Counter,
+    slow: Slow,
+    slow_count: Counter,
 }
 
 impl Apply {
-    pub fn new(registry: &Registry) -> Apply {
+    pub fn new(registry: &Registry, slow: Duration) -> Apply {
         Apply {
             took: registry.histogram(
                 (
@@ -42,10 +40,11 @@ impl Apply {
                 &[],
             ),
             entries: registry.histogram((BATCH_ENTRIES, "Entries that were applied together."), &[]),
-            slow: registry.counter(
+            slow: Slow::new(slow),
+            slow_count: registry.counter(
                 (
                     "etcd_server_slow_apply_total",
-                    "Times that applying the entries at hand took more than 100 ms.",
+                    "Times that applying the entries at hand took longer than --warning-apply-duration.",
                 ),
                 &[],
             ),
@@ -55,8 +54,19 @@ impl Apply {
     pub fn applied(&self, entries: usize, took: Duration) {
         self.took.record(took);
         self.entries.record(entries as f64);
-        if took > SLOW {
-            self.slow.increment(1);
+        if !self.slow.is_slow(took) {
+            return;
+        }
+        self.slow_count.increment(1);
+        if let Some(passed_over) = self.slow.turn() {
+            // etcd's words, which people look for.
+            tracing::warn!(
+                ?took,
+                "expected-duration" = ?self.slow.bound(),
+                entries,
+                passed_over,
+                "apply request took too long"
+            );
         }
     }
 }

@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 
-use super::{Counter, Histogram, Registry, Stopwatch};
+use super::{Counter, Histogram, Registry, Slow, Stopwatch};
 
 /// By number: gRPC's codes, in the words of grpc-go.
 const CODES: [&str; 17] = [
@@ -35,6 +36,8 @@ const UNKNOWN: usize = 2;
 
 /// Whose services are no client's business.
 const OWN_PACKAGE: &str = "tenure.internal";
+/// Whose unary calls are to be answered at once. Others, such as for a lock, may wait on purpose.
+const PROMPT_PACKAGE: &str = "etcdserverpb";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
@@ -65,6 +68,9 @@ pub struct Grpc {
 
 pub struct Method {
     pub kind: Kind,
+    path: String,
+    /// Which of its calls are worth a warning; None: none is.
+    slow: Option<Arc<Slow>>,
     started: Counter,
     received: Counter,
     sent: Counter,
@@ -75,15 +81,17 @@ pub struct Method {
 }
 
 impl Grpc {
-    pub fn new(registry: &Registry) -> Grpc {
+    /// `slow`: what unary call takes longer is worth a warning.
+    pub fn new(registry: &Registry, slow: Duration) -> Grpc {
         let pool = DescriptorPool::decode(tenure_proto::DESCRIPTORS).expect("we made these descriptors");
         let methods = pool
             .services()
             .filter(|service| service.package_name() != OWN_PACKAGE)
             .flat_map(|service| service.methods().collect::<Vec<_>>());
+        let slow = Arc::new(Slow::new(slow));
         let known = |method: MethodDescriptor| {
-            let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-            (path, Arc::new(Method::new(registry, &method)))
+            let method = Method::new(registry, &method, &slow);
+            (method.path.clone(), Arc::new(method))
         };
         Grpc { methods: methods.map(known).collect() }
     }
@@ -95,7 +103,7 @@ impl Grpc {
 }
 
 impl Method {
-    fn new(registry: &Registry, method: &MethodDescriptor) -> Method {
+    fn new(registry: &Registry, method: &MethodDescriptor, slow: &Arc<Slow>) -> Method {
         let kind =
             Kind { asks_many: method.is_client_streaming(), answers_many: method.is_server_streaming() };
         let service = method.parent_service();
@@ -109,8 +117,11 @@ impl Method {
             let labels = [labels[0], labels[1], labels[2], ("grpc_code", code)];
             registry.counter(("grpc_server_handled_total", "Calls that ended, by their code."), &labels)
         };
+        let prompt = kind.is_unary() && service.package_name() == PROMPT_PACKAGE;
         Method {
             kind,
+            path: format!("/{}/{}", service.full_name(), method.name()),
+            slow: prompt.then(|| slow.clone()),
             started: counter("grpc_server_started_total", "Calls that began."),
             received: counter("grpc_server_msg_received_total", "Messages received."),
             sent: counter("grpc_server_msg_sent_total", "Messages sent."),
@@ -138,6 +149,21 @@ impl Method {
 
     pub fn sent(&self, messages: u64) {
         self.sent.increment(messages);
+    }
+
+    fn warn_if_slow(&self, took: Duration, code: usize) {
+        let slow = self.slow.as_deref().filter(|slow| slow.is_slow(took));
+        if let Some((slow, passed_over)) = slow.and_then(|slow| Some((slow, slow.turn()?))) {
+            // etcd's words, which people look for.
+            tracing::warn!(
+                method = self.path,
+                code = CODES[code],
+                "time spent" = ?took,
+                "expected-duration" = ?slow.bound(),
+                passed_over,
+                "request stats"
+            );
+        }
     }
 }
 
@@ -171,7 +197,9 @@ impl Call {
     fn count(&mut self, code: usize) {
         self.ended = true;
         self.method.handled[code].increment(1);
-        self.method.took.record(self.since.read());
+        let took = self.since.read();
+        self.method.took.record(took);
+        self.method.warn_if_slow(took, code);
         if code == OK && !self.method.kind.answers_many {
             self.method.sent.increment(1);
         }
@@ -195,7 +223,7 @@ mod tests {
     #[test]
     fn every_method_stands_there_with_every_code() {
         let registry = Registry::default();
-        let grpc = Grpc::new(&registry);
+        let grpc = Grpc::new(&registry, Duration::MAX);
         let put = grpc.method("/etcdserverpb.KV/Put").unwrap();
         assert!(put.kind.is_unary());
         assert!(grpc.method("/tenure.v1.Locks/Acquire").is_some());

@@ -15,6 +15,7 @@
 //! | `changes`   | what applied commands did to keys, and what that says of recipes |
 //! | `leases`    | grants, renewals, ends, and how late those came               |
 //! | `process`   | what the operating system says of this process                |
+//! | `slow`      | (none: when a line of log is due for what took too long)      |
 
 mod buckets;
 mod changes;
@@ -24,6 +25,7 @@ mod grpc;
 mod leases;
 mod process;
 mod registry;
+mod slow;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +39,7 @@ pub use grpc::{Call, Grpc, Kind, Method};
 pub use leases::Leases;
 pub use process::Process;
 pub use registry::{CONTENT_TYPE, Labels, Named, Registry};
+use slow::Slow;
 
 /// What the node counts with.
 pub struct Meters {
@@ -49,11 +52,12 @@ pub struct Meters {
 }
 
 impl Meters {
-    pub fn new(registry: &Arc<Registry>) -> Meters {
+    /// `slow_apply`: what takes longer to apply is worth a warning.
+    pub fn new(registry: &Arc<Registry>, slow_apply: Duration) -> Meters {
         Meters {
             disk: Disk::new(registry),
             leaders: Leaders::new(registry),
-            apply: Apply::new(registry),
+            apply: Apply::new(registry, slow_apply),
             peers: PeerFamily::new(registry.clone()),
             changes: Changes::new(registry),
             leases: Leases::new(registry),
@@ -62,7 +66,7 @@ impl Meters {
 
     /// Which nobody will ever read: for members in tests and simulations.
     pub fn unread() -> Arc<Meters> {
-        Arc::new(Meters::new(&Arc::default()))
+        Arc::new(Meters::new(&Arc::default(), Duration::MAX))
     }
 }
 
@@ -87,7 +91,7 @@ mod tests {
     #[test]
     fn what_never_happened_is_there_as_zero() {
         let registry = Arc::new(Registry::default());
-        let _meters = Meters::new(&registry);
+        let _meters = Meters::new(&registry, Duration::MAX);
         let page = registry.page();
         for line in [
             "# TYPE etcd_server_leader_changes_seen_total counter",

@@ -52,7 +52,7 @@ pub use error::Error;
 pub use leases::{Leases, Renewed, TimeToLive};
 pub use members::{Members, Refused, Rules};
 pub use primitives::{Following as Watched, Here, Trouble};
-pub use quota::Quota;
+pub use quota::{DatabaseSize, Quota};
 pub use read_index::ReadIndex;
 pub use reader::Reader;
 pub use sweeper::{Pace, Sweeper};

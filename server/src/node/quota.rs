@@ -7,7 +7,7 @@ use std::time::Duration;
 use tenure_proto::etcdserverpb::alarm_request::AlarmAction;
 use tenure_proto::etcdserverpb::{AlarmRequest, AlarmType};
 use tenure_proto::internal::command::Wish;
-use tenure_state::Refusal;
+use tenure_state::{Machine, Refusal};
 
 use super::error::Error;
 use super::leases::command;
@@ -20,6 +20,24 @@ const PUT_OVERHEAD: u64 = 256;
 const LOW_WATER_TENTHS: u64 = 9;
 /// How often it is looked at while the alarm is up.
 const LOOK: Duration = Duration::from_secs(1);
+/// What is said of a store without a record: clients take a size of 0 for a member that is not well.
+const EMPTY_DATABASE_BYTES: u64 = 4096;
+
+/// How large the data is said to be, bytes: to clients that ask for the status, and to Prometheus.
+pub struct DatabaseSize {
+    /// All records that history still has.
+    pub total: u64,
+    /// Those that are some key's value now.
+    pub in_use: u64,
+}
+
+impl DatabaseSize {
+    pub fn of(machine: &Machine) -> DatabaseSize {
+        let index = machine.index();
+        let told = |bytes| EMPTY_DATABASE_BYTES + bytes;
+        DatabaseSize { total: told(index.record_bytes()), in_use: told(index.live_bytes()) }
+    }
+}
 
 #[derive(Clone)]
 pub struct Quota {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::metrics::{Gauge, Registry};
-use crate::node::{Node, View, Watches};
+use crate::node::{DatabaseSize, Node, View, Watches};
 
 pub struct Holdings {
     view: Arc<View>,
@@ -80,10 +80,10 @@ impl Holdings {
         self.unstored_bytes.set(figures.pending_bytes as f64);
         {
             let machine = self.view.machine();
-            let index = machine.index();
-            self.keys.set(index.live_keys() as f64);
-            self.bytes.set(index.record_bytes() as f64);
-            self.live_bytes.set(index.live_bytes() as f64);
+            let size = DatabaseSize::of(&machine);
+            self.bytes.set(size.total as f64);
+            self.live_bytes.set(size.in_use as f64);
+            self.keys.set(machine.index().live_keys() as f64);
             self.revision.set(machine.revision().0 as f64);
             self.compacted.set(machine.compacted().0 as f64);
             self.leases.set(machine.leases().len() as f64);
