@@ -2,9 +2,11 @@
 //! drawn where standard error is no terminal, or while the shell has this program in the background.
 
 use std::convert::Infallible;
+use std::io::IsTerminal;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use rustix::process::getpgrp;
 use rustix::termios::tcgetpgrp;
 use tenure_client::Client;
@@ -18,60 +20,81 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Named of those who come first; there may be more.
 const NAMED_MAX: usize = 3;
 const LINES: usize = 4;
+/// How long the lines may take to go.
+const CLEAR_MAX: Duration = Duration::from_millis(200);
 
 /// For as long as it is polled. `session`: whose place in the queue it is.
 pub async fn look_on(client: &Client, name: &str, session: i64) -> Infallible {
-    let screen = Screen::new();
-    screen.show(&[format!("waiting for {name}")]);
+    if !std::io::stderr().is_terminal() {
+        return std::future::pending().await;
+    }
+    let screen = Screen::start();
     loop {
         if in_foreground()
             && let Ok(state) = inspect(client, name).await
         {
-            screen.show(&lines(name, &state, session));
+            screen.show(lines(name, &state, session));
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
-/// Also false where standard error is no terminal.
 fn in_foreground() -> bool {
     tcgetpgrp(std::io::stderr()).is_ok_and(|group| group == getpgrp())
 }
 
-/// A few lines that are drawn over, each cut at the terminal's edge; gone once it is dropped.
+/// A few lines that are drawn over, each cut at the terminal's edge; gone once it is dropped. Drawn by a thread of its own: a terminal
+/// that takes nothing, such as after Ctrl-S, must not cost the session its renewals.
 struct Screen {
-    all: MultiProgress,
-    lines: Vec<ProgressBar>,
+    /// None: it is being dropped.
+    texts: Option<SyncSender<Vec<String>>>,
+    cleared: Receiver<Infallible>,
 }
 
 impl Screen {
-    fn new() -> Screen {
-        let all = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
-        let style = |template| ProgressStyle::with_template(template).expect("a constant template");
-        let line = |at| {
-            let template = if at == 0 { "{spinner} {wide_msg}" } else { "  {wide_msg}" };
-            all.add(ProgressBar::new_spinner().with_style(style(template)))
-        };
-        let lines: Vec<ProgressBar> = (0..LINES).map(line).collect();
-        Screen { all, lines }
+    fn start() -> Screen {
+        let (texts, shown) = sync_channel(1);
+        let (done, cleared) = sync_channel(0);
+        tokio::task::spawn_blocking(move || {
+            draw(&shown);
+            drop(done);
+        });
+        Screen { texts: Some(texts), cleared }
     }
 
-    fn show(&self, texts: &[String]) {
-        let target =
-            if in_foreground() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        self.all.set_draw_target(target);
-        for (at, line) in self.lines.iter().enumerate() {
-            line.set_message(texts.get(at).cloned().unwrap_or_default());
-            line.tick();
+    fn show(&self, texts: Vec<String>) {
+        if let Some(sender) = &self.texts {
+            // What a terminal cannot take is left out.
+            let _ = sender.try_send(texts);
         }
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // It fails only where there is nobody to see it.
-        let _ = self.all.clear();
+        self.texts = None;
+        // Before others write there; whether it was in time or not, there is no more to do.
+        let _ = self.cleared.recv_timeout(CLEAR_MAX);
     }
+}
+
+fn draw(shown: &Receiver<Vec<String>>) {
+    let all = MultiProgress::new();
+    let style = |template| ProgressStyle::with_template(template).expect("a constant template");
+    let line = |at| {
+        let template = if at == 0 { "{spinner} {wide_msg}" } else { "  {wide_msg}" };
+        all.add(ProgressBar::new_spinner().with_style(style(template)))
+    };
+    let lines: Vec<ProgressBar> = (0..LINES).map(line).collect();
+    while let Ok(mut texts) = shown.recv() {
+        texts.resize(LINES, String::new());
+        for (line, text) in lines.iter().zip(texts) {
+            line.set_message(text);
+            line.tick();
+        }
+    }
+    // It fails only where there is nobody to see it.
+    let _ = all.clear();
 }
 
 fn lines(name: &str, state: &InspectLockResponse, session: i64) -> Vec<String> {

@@ -72,7 +72,7 @@ impl Register {
             instance = instance.takeover();
         }
         let registered = instance.register().await.map_err(|error| Failure::from(error).before_command())?;
-        warn(&format!("registered {} as {id}, {host}:{}", self.service, self.port));
+        warn(&format!("registered as {id} of {}", self.service));
         let environment = vec![
             ("TENURE_SERVICE", self.service.clone()),
             ("TENURE_INSTANCE", id),

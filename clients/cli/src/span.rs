@@ -32,8 +32,11 @@ pub fn show(span: Duration) -> String {
     }
 }
 
-/// How long ago, by this machine's calendar and a server's, which may differ: for eyes.
+/// How long ago, by this machine's calendar and a server's, which may differ: for eyes. 0 says that it is not known.
 pub fn ago(unix_ms: i64) -> String {
+    if unix_ms == 0 {
+        return "?".into();
+    }
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let then = Duration::from_millis(u64::try_from(unix_ms).unwrap_or_default());
     show(now.saturating_sub(then))
@@ -57,6 +60,7 @@ mod tests {
         for text in ["", "s", "-1s", "1.5s", "1d", "99999999999999999999s"] {
             assert!(parse(text).is_err(), "{text}");
         }
+        assert_eq!(ago(0), "?");
         for (seconds, text) in [(9, "9s"), (252, "4m12s"), (3_720, "1h2m"), (90_000, "1d1h")] {
             assert_eq!(show(Duration::from_secs(seconds)), text);
         }

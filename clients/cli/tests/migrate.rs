@@ -20,7 +20,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// Both sides, empty, and a client of each. The directory goes when it is dropped.
-async fn both(version: &str) -> (TempDir, Etcd, Cluster, Client, Client) {
+async fn both(version: &'static str) -> (TempDir, Etcd, Cluster, Client, Client) {
     let home = tempfile::tempdir().unwrap();
     let etcd = Etcd::start(version, &home.path().join("etcd")).await;
     let tenure = tenure_in(home.path());
