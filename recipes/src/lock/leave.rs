@@ -26,7 +26,15 @@ pub struct Broke {
     pub unix_ms: i64,
 }
 
-/// Ends the grant of this token and no other: the revision, or None if it has ended before. `owner` says who is meant of those who
+/// The end of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Released {
+    pub revision: i64,
+    /// Somebody who waited was granted the lock in the same revision.
+    pub handed_on: bool,
+}
+
+/// Ends the grant of this token and no other, or tells with None that it has ended before. `owner` says who is meant of those who
 /// share the lock, and spares a search among many.
 pub async fn release<P: Primitives>(
     primitives: &P,
@@ -35,7 +43,7 @@ pub async fn release<P: Primitives>(
     token: i64,
     owner: Option<&Owner>,
     unix_ms: i64,
-) -> Result<Option<i64>, Error> {
+) -> Result<Option<Released>, Error> {
     check::name("lock", name)?;
     let call = Call { primitives, root, name, token, owner, unix_ms };
     call.end(None).await
@@ -54,7 +62,7 @@ pub async fn break_grant<P: Primitives>(
     check::note(&broke.reason)?;
     check::optional_id("breaker's", &broke.by)?;
     let call = Call { primitives, root, name, token, owner, unix_ms: broke.unix_ms };
-    call.end(Some(broke)).await
+    Ok(call.end(Some(broke)).await?.map(|released| released.revision))
 }
 
 /// Ends an acquisition in whichever state it is. Whether there was anything to end.
@@ -117,7 +125,7 @@ struct Call<'a, P> {
 }
 
 impl<P: Primitives> Call<'_, P> {
-    async fn end(&self, broke: Option<&Broke>) -> Result<Option<i64>, Error> {
+    async fn end(&self, broke: Option<&Broke>) -> Result<Option<Released>, Error> {
         let (mut fresh, mut perhaps) = (Fresh::Any, false);
         for _ in 0..TRIES_MAX {
             let (seen, revision) = Seen::read(self.primitives, &self.keys(), fresh).await?;
@@ -129,15 +137,15 @@ impl<P: Primitives> Call<'_, P> {
                     continue;
                 }
                 // If an answer was lost, that was most likely what ended it.
-                return Ok(perhaps.then_some(revision));
+                return Ok(perhaps.then_some(Released { revision, handed_on: false }));
             };
-            let (step, more) = self.plan(seen, &held, broke, Fresh::Since(revision)).await?;
+            let (step, handed_on, more) = self.plan(seen, &held, broke, Fresh::Since(revision)).await?;
             match step.run(self.primitives).await {
                 Ok(Ran::Done(revision)) => {
                     if more {
                         help(self.primitives, self.root, self.name).await?;
                     }
-                    return Ok(Some(revision));
+                    return Ok(Some(Released { revision, handed_on }));
                 }
                 Ok(Ran::Overtaken) => {}
                 Ok(Ran::Unknown) => perhaps = true,
@@ -150,14 +158,14 @@ impl<P: Primitives> Call<'_, P> {
         Err(crowded(self.name).into())
     }
 
-    /// What is to be done, and whether there is more behind it.
+    /// What is to be done, whether that grants somebody the lock, and whether there is more behind it.
     async fn plan(
         &self,
         seen: Seen,
         held: &Held,
         broke: Option<&Broke>,
         fresh: Fresh,
-    ) -> Result<(Step, bool), Failure> {
+    ) -> Result<(Step, bool, bool), Failure> {
         let cause = seen.written;
         let mut plan = Plan::new(self.primitives, self.root, self.unix_ms);
         plan.take_in(self.name, seen, fresh).await?;
@@ -172,8 +180,8 @@ impl<P: Primitives> Call<'_, P> {
             }
         }
         plan.promote(self.name).await?;
-        let more = plan.record(self.name).more;
-        Ok((plan.finish(), more))
+        let (handed_on, more) = (plan.takes_somebody_in(self.name), plan.record(self.name).more);
+        Ok((plan.finish(), handed_on, more))
     }
 
     /// The holder of this token. `trust`: an exclusive holder is taken to be it, which the txn finds out.
