@@ -47,7 +47,8 @@ async fn a_lock_is_handed_over_in_the_revision_of_its_release() {
     let releasing = lock::release(&one, &root, "x", grants[0].token, None, 0);
     let (waited, released) = tokio::join!(waiting, releasing);
     let Waited::Granted { grants: next, .. } = waited.unwrap().unwrap() else { panic!("it was released") };
-    assert_eq!(released.unwrap(), Some(next[0].token), "A out and B in are one revision");
+    let handed_on = lock::Released { revision: next[0].token, handed_on: true };
+    assert_eq!(released.unwrap(), Some(handed_on), "A out and B in are one revision");
     let again = lock::release(&one, &root, "x", grants[0].token, None, 0).await.unwrap();
     assert_eq!(again, None, "that grant has ended");
 }
@@ -65,7 +66,7 @@ async fn a_session_that_ends_makes_way() {
     };
     assert!(remote.revoke(1).await.unwrap());
     // Whoever sees it first helps: here nobody else is there to.
-    lock::help(&remote, &root(), "x").await.unwrap();
+    lock::help(&remote, &root(), "x", 0).await.unwrap();
     let root = root();
     let waited = tokio::time::timeout(BOUND, lock::wait(&remote, &root, &ticket)).await.unwrap().unwrap();
     assert!(matches!(waited, Waited::Granted { .. }), "{waited:?}");

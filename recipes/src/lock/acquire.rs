@@ -124,7 +124,7 @@ impl<P: Primitives> Call<'_, P> {
         let first = sight.seen.record.line.is_empty() || sight.seen.record.holders == 0;
         if first
             && overdue(self.primitives, self.root, &spec.name, &sight.seen.record, fresh).await?
-            && look_after(self.primitives, self.root, &spec.name).await?
+            && look_after(self.primitives, self.root, &spec.name, wish.unix_ms).await?
         {
             return Ok(None);
         }

@@ -81,7 +81,7 @@ pub async fn convert<P: Primitives>(
         match step.run(primitives).await {
             Ok(Ran::Done(revision)) => {
                 if more {
-                    help(primitives, root, name).await?;
+                    help(primitives, root, name, unix_ms).await?;
                 }
                 let up = mode == LockMode::Exclusive;
                 let token = if up { revision } else { held.token };

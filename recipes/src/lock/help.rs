@@ -25,9 +25,14 @@ struct Lost {
     mode: LockMode,
 }
 
-/// Does at one lock what is due there. Safe to call at any time.
-pub async fn help<P: Primitives>(primitives: &P, root: &Root, name: &str) -> Result<(), Failure> {
-    look_after(primitives, root, name).await.map(|_| ())
+/// Does at one lock what is due there. Safe to call at any time. `unix_ms` is when a grant began that comes of it, for people to read.
+pub async fn help<P: Primitives>(
+    primitives: &P,
+    root: &Root,
+    name: &str,
+    unix_ms: i64,
+) -> Result<(), Failure> {
+    look_after(primitives, root, name, unix_ms).await.map(|_| ())
 }
 
 /// The same; whether anything was done.
@@ -35,6 +40,7 @@ pub(super) async fn look_after<P: Primitives>(
     primitives: &P,
     root: &Root,
     name: &str,
+    unix_ms: i64,
 ) -> Result<bool, Failure> {
     let (mut fresh, mut helped) = (Fresh::Any, false);
     for _ in 0..TRIES_MAX {
@@ -42,7 +48,7 @@ pub(super) async fn look_after<P: Primitives>(
         if seen.written == 0 {
             return Ok(helped);
         }
-        let step = due(primitives, root, name, seen, Fresh::Since(revision)).await?;
+        let step = due(primitives, root, name, unix_ms, seen, Fresh::Since(revision)).await?;
         if step.changes_nothing() {
             return Ok(helped);
         }
@@ -82,6 +88,7 @@ async fn due<P: Primitives>(
     primitives: &P,
     root: &Root,
     name: &str,
+    unix_ms: i64,
     seen: Seen,
     fresh: Fresh,
 ) -> Result<Step, Failure> {
@@ -95,7 +102,7 @@ async fn due<P: Primitives>(
             delay_s = delay_s.max(one.mark.delay_s);
         }
     }
-    let mut plan = Plan::new(primitives, root, 0);
+    let mut plan = Plan::new(primitives, root, unix_ms);
     let record = plan.take_in(name, seen.clone(), fresh).await?.clone();
     if record.delay_lease != 0 && over(primitives, &keys, fresh).await? {
         plan.step().absent(keys.delay());

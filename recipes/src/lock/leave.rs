@@ -143,7 +143,7 @@ impl<P: Primitives> Call<'_, P> {
             match step.run(self.primitives).await {
                 Ok(Ran::Done(revision)) => {
                     if more {
-                        help(self.primitives, self.root, self.name).await?;
+                        help(self.primitives, self.root, self.name, self.unix_ms).await?;
                     }
                     return Ok(Some(Released { revision, handed_on }));
                 }
@@ -298,7 +298,7 @@ async fn give_up<P: Primitives>(
     match plan.finish().run(primitives).await {
         Ok(Ran::Done(_)) => {
             for spec in &ticket.locks {
-                help(primitives, root, &spec.name).await?;
+                help(primitives, root, &spec.name, unix_ms).await?;
             }
             Ok(())
         }

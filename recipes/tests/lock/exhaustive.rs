@@ -45,7 +45,7 @@ fn scene_of(specs: &[LockSpec], rules: Rules) -> Scene {
     for (session, spec) in (1..).zip(specs.iter().cloned()) {
         scene.client_of(session, move |store| take_a_turn(store, session, spec.clone()));
     }
-    scene.steward(|store| async move { lock::help(&store, &root(), NAME).await.unwrap() });
+    scene.steward(|store| async move { lock::help(&store, &root(), NAME, 0).await.unwrap() });
     scene
 }
 

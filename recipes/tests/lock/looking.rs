@@ -5,7 +5,7 @@ use tenure_proto::tenure::v1::{Ended, ended};
 use tenure_recipes::lock::{self, Broke, Following, Told, Turn};
 use tenure_recipes::{Root, session};
 
-use crate::ground::{Ground, exclusive, owner, root, shared, wish};
+use crate::ground::{Ground, NOW, exclusive, owner, root, shared, wish};
 use crate::support::{Started, Store, Tasks};
 
 /// A stream that is asked for one thing after another.
@@ -124,6 +124,18 @@ fn nothing_to_follow_is_said() {
         Some(Turn::Ended(ended)) => assert_eq!(ended.how(), End::Nothing),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn who_takes_over_from_a_lost_holder_holds_since_that_was_seen() {
+    let ground = Ground::with_sessions(&[1, 2]);
+    ground.hold(wish(1, "a", &[exclusive("x")]));
+    ground.queue(wish(2, "b", &[exclusive("x")]));
+    ground.store.expire(1);
+    ground.help("x");
+    let inspected = ground.run(|store| async move { lock::inspect(&store, &root(), "x", 0).await.unwrap() });
+    let holder = &inspected.holders[0];
+    assert_eq!((&*holder.owner_id, holder.since_unix_ms), ("b", NOW));
 }
 
 #[test]

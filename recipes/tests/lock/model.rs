@@ -196,7 +196,7 @@ fn deed(chance: &mut Chance, ground: &Ground, naive: &mut Naive, story: &mut Vec
 /// What the steward does, before anybody can ask again.
 async fn lock_help(store: &crate::support::Store) {
     for name in NAMES {
-        lock::help(store, &root(), name).await.unwrap();
+        lock::help(store, &root(), name, 0).await.unwrap();
     }
 }
 
@@ -235,7 +235,7 @@ fn six_clients_at_once_all_have_their_turns_though_sessions_end() {
         }
         let help = |store: Gated| async move {
             for name in NAMES {
-                lock::help(&store, &root(), name).await.unwrap();
+                lock::help(&store, &root(), name, 0).await.unwrap();
             }
         };
         wander(

@@ -125,7 +125,9 @@ const RECIPES: Recipes = &[
         kind: "lock",
         concerned: steward::bereft,
         standing: steward::name,
-        help: |here, name| Box::pin(async move { lock::help(&here, &Root::server(), &name).await }),
+        help: |here, name| {
+            Box::pin(async move { lock::help(&here, &Root::server(), &name, here.unix_ms()).await })
+        },
     },
 ];
 
