@@ -26,15 +26,7 @@ pub struct Broke {
     pub unix_ms: i64,
 }
 
-/// The end of a grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Released {
-    pub revision: i64,
-    /// Somebody who waited was granted the lock in the same revision.
-    pub handed_on: bool,
-}
-
-/// Ends the grant of this token and no other, or tells with None that it has ended before. `owner` says who is meant of those who
+/// Ends the grant of this token and no other: the revision, or None if it has ended before. `owner` says who is meant of those who
 /// share the lock, and spares a search among many.
 pub async fn release<P: Primitives>(
     primitives: &P,
@@ -43,7 +35,7 @@ pub async fn release<P: Primitives>(
     token: i64,
     owner: Option<&Owner>,
     unix_ms: i64,
-) -> Result<Option<Released>, Error> {
+) -> Result<Option<i64>, Error> {
     check::name("lock", name)?;
     let call = Call { primitives, root, name, token, owner, unix_ms };
     call.end(None).await
@@ -62,7 +54,7 @@ pub async fn break_grant<P: Primitives>(
     check::note(&broke.reason)?;
     check::optional_id("breaker's", &broke.by)?;
     let call = Call { primitives, root, name, token, owner, unix_ms: broke.unix_ms };
-    Ok(call.end(Some(broke)).await?.map(|released| released.revision))
+    call.end(Some(broke)).await
 }
 
 /// Ends an acquisition in whichever state it is. Whether there was anything to end.
@@ -125,7 +117,7 @@ struct Call<'a, P> {
 }
 
 impl<P: Primitives> Call<'_, P> {
-    async fn end(&self, broke: Option<&Broke>) -> Result<Option<Released>, Error> {
+    async fn end(&self, broke: Option<&Broke>) -> Result<Option<i64>, Error> {
         let (mut fresh, mut perhaps) = (Fresh::Any, false);
         for _ in 0..TRIES_MAX {
             let (seen, revision) = Seen::read(self.primitives, &self.keys(), fresh).await?;
@@ -137,15 +129,15 @@ impl<P: Primitives> Call<'_, P> {
                     continue;
                 }
                 // If an answer was lost, that was most likely what ended it.
-                return Ok(perhaps.then_some(Released { revision, handed_on: false }));
+                return Ok(perhaps.then_some(revision));
             };
-            let (step, handed_on, more) = self.plan(seen, &held, broke, Fresh::Since(revision)).await?;
+            let (step, more) = self.plan(seen, &held, broke, Fresh::Since(revision)).await?;
             match step.run(self.primitives).await {
                 Ok(Ran::Done(revision)) => {
                     if more {
                         help(self.primitives, self.root, self.name, self.unix_ms).await?;
                     }
-                    return Ok(Some(Released { revision, handed_on }));
+                    return Ok(Some(revision));
                 }
                 Ok(Ran::Overtaken) => {}
                 Ok(Ran::Unknown) => perhaps = true,
@@ -158,14 +150,14 @@ impl<P: Primitives> Call<'_, P> {
         Err(crowded(self.name).into())
     }
 
-    /// What is to be done, whether that grants somebody the lock, and whether there is more behind it.
+    /// What is to be done, and whether there is more behind it.
     async fn plan(
         &self,
         seen: Seen,
         held: &Held,
         broke: Option<&Broke>,
         fresh: Fresh,
-    ) -> Result<(Step, bool, bool), Failure> {
+    ) -> Result<(Step, bool), Failure> {
         let cause = seen.written;
         let mut plan = Plan::new(self.primitives, self.root, self.unix_ms);
         plan.take_in(self.name, seen, fresh).await?;
@@ -180,8 +172,8 @@ impl<P: Primitives> Call<'_, P> {
             }
         }
         plan.promote(self.name).await?;
-        let (handed_on, more) = (plan.takes_somebody_in(self.name), plan.record(self.name).more);
-        Ok((plan.finish(), handed_on, more))
+        let more = plan.record(self.name).more;
+        Ok((plan.finish(), more))
     }
 
     /// The holder of this token. `trust`: an exclusive holder is taken to be it, which the txn finds out.

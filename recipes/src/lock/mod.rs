@@ -34,7 +34,7 @@ pub use follow::{Following, Turn, follow};
 pub use help::help;
 pub use inspect::{Inspected, ahead, inspect, summary};
 pub use keys::Owner;
-pub use leave::{Broke, Released, abandon, break_grant, leave, release};
+pub use leave::{Broke, abandon, break_grant, leave, release};
 pub use overview::{Overview, list};
 pub use policy::{policy, set_policy};
 pub use token::{Checked, Floor, check, floor, request_release};

@@ -109,11 +109,6 @@ impl<'a, P: Primitives> Plan<'a, P> {
         work.first.is_empty() && !work.rest
     }
 
-    /// Whether the first in the queue leaves it by this transition.
-    pub fn takes_somebody_in(&mut self, name: &str) -> bool {
-        self.work(name).passed > 0
-    }
-
     /// The first in the queue, as it was seen.
     pub fn head(&mut self, name: &str) -> Option<Entry> {
         self.work(name).first.first().cloned()

@@ -116,12 +116,7 @@ impl Locks for LocksService {
         let unix_ms = self.here.unix_ms();
         let released = lock::release(&self.here, &self.root, &name, token, owner.as_ref(), unix_ms).await;
         let (outcome, header) = match released.map_err(reason::of)? {
-            Some(lock::Released { revision, handed_on }) => {
-                if handed_on {
-                    behind_the_next().await;
-                }
-                (ReleaseOutcome::Released, self.header_at(revision))
-            }
+            Some(revision) => (ReleaseOutcome::Released, self.header_at(revision)),
             None => (ReleaseOutcome::NotCurrent, self.header()),
         };
         Ok(Response::new(ReleaseLockResponse { header, outcome: outcome.into() }))
@@ -286,14 +281,4 @@ fn wait(wait_ms: Option<i64>) -> Result<Option<Duration>, Status> {
 /// Whom a call names to spare a search; nobody, if it leaves that out.
 fn owner(session: i64, id: String) -> Option<Owner> {
     (session != 0 && !id.is_empty()).then_some(Owner { session, id })
-}
-
-/// Who was granted the lock is told before the one who released it: that is what the queue waits for. What the two do next also
-/// reaches the log together then, one sync for a hand-over where it would be two. The event takes the runtime a turn to get to
-/// whoever waits, and what it looks up another.
-async fn behind_the_next() {
-    const TURNS: usize = 2;
-    for _ in 0..TURNS {
-        tokio::task::yield_now().await;
-    }
 }
