@@ -277,7 +277,15 @@ fn the_line_is_what_the_keys_say(steps: Vec<Step>) {
                     None => true,
                     Some(Ok((place, Turn::Front { revision }))) => {
                         assert!(revision >= place.create_revision);
-                        told.push(place.create_revision);
+                        if place.fresh {
+                            told.push(place.create_revision);
+                        } else {
+                            // A lease that ended and was granted again before its first call ran: both calls stand in one place.
+                            assert!(
+                                told.contains(&place.create_revision),
+                                "a repeat is told what the first call was"
+                            );
+                        }
                         false
                     }
                     Some(Ok((_, Turn::Gone)) | Err(Failure::LeaseUnknown)) => false,
@@ -293,7 +301,7 @@ fn the_line_is_what_the_keys_say(steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_one_is_at_the_front_and_knows_it(steps in prop::collection::vec(step(), 1..60)) {
