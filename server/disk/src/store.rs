@@ -43,6 +43,7 @@
 //!   state-0000/         the database; an install fills the next number and then switches CURRENT
 //! ```
 
+mod ahead;
 mod backlog;
 mod batch;
 mod database;
@@ -64,6 +65,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tenure_state::{Fatal, Place, Records, Write};
 
+pub use self::ahead::Ahead;
 pub use self::install::{InstallError, Installer, Sealed};
 pub use self::memory::Memory;
 pub use self::open::OpenError;

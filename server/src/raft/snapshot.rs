@@ -172,10 +172,9 @@ pub fn load(store: &tenure_disk::store::Store, record_bytes_max: usize) -> Resul
     };
     let mut load = Load::new(record_bytes_max, Revision(floor.revision), Revision(floor.compacted));
     let snapshot = store.snapshot()?;
-    for record in snapshot.records() {
+    for record in snapshot.records_ahead()? {
         let (place, bytes) = record?;
-        // A copy: the bytes are part of a whole block, which must not stay in memory for them.
-        load.record(place, Bytes::copy_from_slice(&bytes))?;
+        load.record(place, bytes)?;
     }
     for pair in snapshot.meta() {
         let (key, value) = pair?;

@@ -154,10 +154,6 @@ impl Index {
         self.keys.get_key_value(key).map(|(key, _)| key.clone())
     }
 
-    pub fn all(&self) -> impl Iterator<Item = (&Key, &History)> {
-        self.keys.iter().map(|(key, history)| (key, &**history))
-    }
-
     /// All keys in the interval that have any history, in order.
     pub fn range<'a>(&'a self, interval: &'a Interval) -> impl Iterator<Item = (&'a Key, &'a History)> {
         self.keys.range::<[u8], _>(interval.bounds()).map(|(key, history)| (key, &**history))
@@ -183,9 +179,10 @@ impl Index {
             self.live_bytes += size;
             self.live_keys += 1;
         }
-        // One look-up that gives the shared key and its history at once.
-        let here = (Bound::Included(key), Bound::Included(key));
-        let Some((shared, history)) = self.keys.range_mut::<[u8], _>(here).next() else {
+        // One look-up that gives the shared key and its history at once. No upper bound: the map would look for that too.
+        let from = (Bound::Included(key), Bound::Unbounded);
+        let found = self.keys.range_mut::<[u8], _>(from).next().filter(|(found, _)| ***found == *key);
+        let Some((shared, history)) = found else {
             newest.record = if tombstone { None } else { self.budget.admit(record) };
             let shared: Key = key.into();
             self.keys.insert(shared.clone(), Box::new(History { older: Vec::new(), newest }));

@@ -8,7 +8,7 @@ use tenure_proto::internal::{StoredLease, StoredMember};
 use tenure_proto::mvccpb::KeyValue;
 
 use crate::change::{Key, LeaseId};
-use crate::index::Newest;
+use crate::index::{History, Newest};
 use crate::machine::Machine;
 use crate::records::Fatal;
 use crate::revision::{Place, Revision};
@@ -22,6 +22,8 @@ const RECORDS_SHARE: usize = 8;
 pub struct Load {
     machine: Machine,
     record_bytes_max: usize,
+    /// Every change that put a key on a lease, superseded ones too: leases come after the records.
+    leased: Vec<(Key, LeaseId)>,
 }
 
 impl Load {
@@ -29,7 +31,7 @@ impl Load {
     pub fn new(record_bytes_max: usize, revision: Revision, compacted: Revision) -> Load {
         let mut machine = Machine::new(record_bytes_max / RECORDS_SHARE);
         machine.restore_floor(revision, compacted);
-        Load { machine, record_bytes_max }
+        Load { machine, record_bytes_max, leased: Vec::new() }
     }
 
     /// The next record, in ascending order of places.
@@ -46,7 +48,10 @@ impl Load {
             size: record.len() as u32,
             record: None,
         };
-        self.machine.index_mut().push(&kv.key, newest, record);
+        let (key, _) = self.machine.index_mut().push(&kv.key, newest, record);
+        if kv.lease != 0 {
+            self.leased.push((key, LeaseId(kv.lease)));
+        }
         self.machine.restore_floor(place.revision(), Revision(0));
         Ok(())
     }
@@ -73,15 +78,11 @@ impl Load {
     /// Ties keys to their leases. The caller sweeps the machine afterwards, as after any compaction.
     pub fn finish(mut self) -> Machine {
         self.machine.index_mut().bound_records(self.record_bytes_max);
-        let held: Vec<(Key, LeaseId)> = self
-            .machine
-            .index()
-            .all()
-            .filter_map(|(key, history)| history.live().map(|newest| (key.clone(), LeaseId(newest.lease))))
-            .filter(|(_, lease)| lease.0 != 0)
-            .collect();
-        for (key, lease) in held {
-            self.machine.leases.attach(&key, LeaseId(0), lease);
+        for (key, lease) in self.leased {
+            let newest = self.machine.index().get(&key).and_then(History::live);
+            if newest.is_some_and(|newest| newest.lease == lease.0) {
+                self.machine.leases.attach(&key, LeaseId(0), lease);
+            }
         }
         self.machine
     }

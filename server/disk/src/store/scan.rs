@@ -8,6 +8,7 @@ use std::vec;
 use bytes::Bytes;
 use tenure_state::{Fatal, Place};
 
+use super::ahead::Ahead;
 use super::engine::{APPLIED, Engine, Iter, View};
 
 /// Records in order of their places, as they stood when the scan began. Ends after its first error.
@@ -121,6 +122,11 @@ impl Snapshot {
     /// All records, in order of their places.
     pub fn records(&self) -> Scan {
         self.records_between(FIRST, LAST)
+    }
+
+    /// The same, read on a thread of its own ahead of the caller: for who has all of them to take in.
+    pub fn records_ahead(&self) -> Result<Ahead, Fatal> {
+        Ahead::begin(self.records())
     }
 
     /// The records at `from <= place < to`.

@@ -159,8 +159,11 @@ fn a_bad_block_breaks_the_store() {
     let heard = Arc::clone(&events);
     let observer = Arc::new(move |event| heard.lock().unwrap().push(event));
     let store = Store::open(dir.path(), StoreOptions { observer, ..options() }).unwrap();
+    let mut ahead = store.snapshot().unwrap().records_ahead().unwrap();
     let mut scan = store.scanner(FIRST, END).unwrap();
-    let fatal = scan.find_map(Result::err).unwrap();
+    let fatal = ahead.find_map(Result::err).unwrap();
+    assert!(ahead.next().is_none(), "nor is what was read ahead taken for all there is");
+    assert_eq!(scan.find_map(Result::err).as_ref(), Some(&fatal));
     assert!(fatal.0.contains("state-0000") && fatal.0.lines().count() == 1, "{fatal}");
     assert!(scan.next().is_none(), "a scan ends after its error");
 

@@ -109,6 +109,8 @@ fn snapshots_and_scans_do_not_move() {
     store.settled().wait().unwrap();
     let snapshot = store.snapshot().unwrap();
     let begun = store.scanner(FIRST, END).unwrap();
+    let ahead = snapshot.records_ahead().unwrap();
+    let left = snapshot.records_ahead().unwrap();
 
     let reader = std::thread::spawn({
         let snapshot = snapshot.clone();
@@ -119,7 +121,12 @@ fn snapshots_and_scans_do_not_move() {
         store.write(vec![remove(main), more, set("key", Some("new"))], applied(main as u64 + 1)).unwrap();
     }
     store.settled().wait().unwrap();
+    drop(left);
     let everything = (1..=1000).collect::<Vec<_>>();
+    assert_eq!(
+        ahead.map(|item| item.unwrap()).collect::<Vec<_>>(),
+        everything.iter().map(|main| (place(*main), record(*main))).collect::<Vec<_>>()
+    );
     assert_eq!(reader.join().unwrap(), everything);
     assert_eq!(snapshot.records().map(|item| item.unwrap().0.main).collect::<Vec<_>>(), everything);
     assert_eq!(begun.map(|item| item.unwrap().0.main).collect::<Vec<_>>(), everything);
