@@ -201,7 +201,8 @@ impl<P: Primitives> Call<'_, P> {
             }
             plan.hold(&spec.name, &wish.owner, spec, terms, false);
         }
-        let Some(revision) = self.run(plan.finish(), wish).await? else { return Ok(None) };
+        let ran = plan.finish().run(self.primitives).await;
+        let Some(revision) = done(ran, wish)? else { return Ok(None) };
         let grants = wish.locks.iter().map(|spec| grant_of(self.root, &wish.owner, spec, false, revision));
         Ok(Some(Acquired::Granted { grants: grants.collect(), revision }))
     }
@@ -222,6 +223,8 @@ impl<P: Primitives> Call<'_, P> {
         };
         let place = LockPlace { number: number.clone() };
         let mut step = Step::default();
+        // Behind others, this place is not the next to be granted, and no release between now and then takes it away.
+        let behind = sights.iter().all(|sight| !sight.seen.record.line.is_empty());
         for (spec, sight) in wish.locks.iter().zip(sights) {
             let keys = Keys::new(self.root, &spec.name);
             if sight.seen.record.line.is_empty() {
@@ -240,7 +243,9 @@ impl<P: Primitives> Call<'_, P> {
             step.put(keys.place(&wish.owner), &place, wish.owner.session);
             step.put(keys.queued(&number, &wish.owner), &queued, wish.owner.session);
         }
-        let Some(revision) = self.run(step, wish).await? else { return Ok(None) };
+        let ran =
+            if behind { step.run_unhurried(self.primitives).await } else { step.run(self.primitives).await };
+        let Some(revision) = done(ran, wish)? else { return Ok(None) };
         let (owner, locks) = (wish.owner.clone(), wish.locks.clone());
         Ok(Some(Acquired::Queued(Ticket { owner, locks, number, revision })))
     }
@@ -261,15 +266,16 @@ impl<P: Primitives> Call<'_, P> {
         let text = format!("{most} wait for {:?} already, which are as many as may; ask later", spec.name);
         Err(Refusal::new(Reason::QueueFull, text).with("queue_max", most).into())
     }
+}
 
-    async fn run(&self, step: Step, wish: &Wish) -> Result<Option<i64>, Error> {
-        match step.run(self.primitives).await {
-            Ok(Ran::Done(revision)) => Ok(Some(revision)),
-            // What became of it, a fresh look will tell.
-            Ok(Ran::Overtaken | Ran::Unknown) => Ok(None),
-            Err(Failure::LeaseUnknown) => Err(Refusal::session_gone(wish.owner.session).into()),
-            Err(failure) => Err(failure.into()),
-        }
+/// In which revision it was done; None: look again.
+fn done(ran: Result<Ran, Failure>, wish: &Wish) -> Result<Option<i64>, Error> {
+    match ran {
+        Ok(Ran::Done(revision)) => Ok(Some(revision)),
+        // What became of it, a fresh look will tell.
+        Ok(Ran::Overtaken | Ran::Unknown) => Ok(None),
+        Err(Failure::LeaseUnknown) => Err(Refusal::session_gone(wish.owner.session).into()),
+        Err(failure) => Err(failure.into()),
     }
 }
 

@@ -231,7 +231,10 @@ impl<'a, P: Primitives> Plan<'a, P> {
     fn finish_one(&mut self, name: &str, work: Work) {
         let Work { seen, mut record, first, rest, passed, blocked, .. } = work;
         let keys = Keys::new(self.root, name);
-        let emptied = passed == first.len() && !rest && !seen.record.line.is_empty();
+        // While somebody has the lock for himself the line stays, though nobody waits any more: who queues up at this moment need
+        // not look again. Otherwise it must go: there, who looked before this would wait for what is to be had.
+        let stays = record.exclusive.is_some();
+        let emptied = !stays && passed == first.len() && !rest && !seen.record.line.is_empty();
         match passed.checked_sub(1).map(|last| &first[last]) {
             _ if emptied => record.line.clear(),
             Some(last) => record.line.clone_from(&last.number),

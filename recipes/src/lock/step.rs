@@ -5,7 +5,9 @@ use bytes::Bytes;
 use prost::Message;
 use tenure_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use tenure_proto::etcdserverpb::request_op::Request;
-use tenure_proto::etcdserverpb::{Compare, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
+use tenure_proto::etcdserverpb::{
+    Compare, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, TxnResponse,
+};
 
 use crate::primitives::{Failure, Primitives};
 
@@ -85,15 +87,16 @@ impl Step {
     }
 
     pub async fn run<P: Primitives>(self, primitives: &P) -> Result<Ran, Failure> {
-        let txn = TxnRequest { compare: self.compare, success: self.success, failure: Vec::new() };
-        match primitives.txn(txn).await {
-            Ok(answer) if answer.succeeded => {
-                Ok(Ran::Done(answer.header.map_or(0, |header| header.revision)))
-            }
-            Ok(_) => Ok(Ran::Overtaken),
-            Err(Failure::Unknown(_)) => Ok(Ran::Unknown),
-            Err(failure) => Err(failure),
-        }
+        ran(primitives.txn(self.txn()).await)
+    }
+
+    /// The same, when its outcome does not let the caller go on.
+    pub async fn run_unhurried<P: Primitives>(self, primitives: &P) -> Result<Ran, Failure> {
+        ran(primitives.txn_unhurried(self.txn()).await)
+    }
+
+    fn txn(self) -> TxnRequest {
+        TxnRequest { compare: self.compare, success: self.success, failure: Vec::new() }
     }
 
     fn compare(&mut self, key: Vec<u8>, target: CompareTarget, operand: TargetUnion) {
@@ -104,5 +107,14 @@ impl Step {
             target_union: Some(operand),
             ..Compare::default()
         });
+    }
+}
+
+fn ran(answer: Result<TxnResponse, Failure>) -> Result<Ran, Failure> {
+    match answer {
+        Ok(answer) if answer.succeeded => Ok(Ran::Done(answer.header.map_or(0, |header| header.revision))),
+        Ok(_) => Ok(Ran::Overtaken),
+        Err(Failure::Unknown(_)) => Ok(Ran::Unknown),
+        Err(failure) => Err(failure),
     }
 }

@@ -44,21 +44,11 @@ impl Primitives for Here {
     type Changes = Following;
 
     async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Failure> {
-        check::txn(&request, OPERATIONS_MAX).map_err(|refusal| self.refused(&refusal))?;
-        let (mut response, revision) = if txn::is_read_only(&request) {
-            self.reader.txn(&request).await.map_err(|error| self.not_asked(error))?
-        } else {
-            let room = self.quota.admit(txn::put_bytes(&request)).await;
-            room.map_err(|error| self.not_asked(error))?;
-            let written = self.writer.write(command(Wish::Txn(request))).await;
-            let written = written.map_err(|error| self.not_answered(error))?;
-            match written.response {
-                Response::Txn(response) => (response, written.revision),
-                other => return Err(mismatched(&other)),
-            }
-        };
-        response.header = header(revision);
-        Ok(response)
+        self.transact(request, true).await
+    }
+
+    async fn txn_unhurried(&self, request: TxnRequest) -> Result<TxnResponse, Failure> {
+        self.transact(request, false).await
     }
 
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Failure> {
@@ -161,6 +151,29 @@ impl Here {
     /// Renews those that have to wait for something; the TTL of each, 0 for one that is not there.
     pub async fn renew_patiently(&self, leases: &[LeaseId]) -> Result<Vec<i64>, Failure> {
         self.leases.renew_patiently(leases).await.map_err(|error| self.not_asked(error))
+    }
+
+    async fn transact(&self, request: TxnRequest, hurried: bool) -> Result<TxnResponse, Failure> {
+        check::txn(&request, OPERATIONS_MAX).map_err(|refusal| self.refused(&refusal))?;
+        let (mut response, revision) = if txn::is_read_only(&request) {
+            self.reader.txn(&request).await.map_err(|error| self.not_asked(error))?
+        } else {
+            let room = self.quota.admit(txn::put_bytes(&request)).await;
+            room.map_err(|error| self.not_asked(error))?;
+            let command = command(Wish::Txn(request));
+            let written = if hurried {
+                self.writer.write(command).await
+            } else {
+                self.writer.write_unhurried(command).await
+            };
+            let written = written.map_err(|error| self.not_answered(error))?;
+            match written.response {
+                Response::Txn(response) => (response, written.revision),
+                other => return Err(mismatched(&other)),
+            }
+        };
+        response.header = header(revision);
+        Ok(response)
     }
 
     /// Whether there is any key that begins so, as far as this member has applied.

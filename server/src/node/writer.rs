@@ -8,11 +8,14 @@ use std::time::Duration;
 use tenure_proto::internal::Command;
 use tenure_state::{Response, Revision};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::error::Error;
 use super::forwarding::Tickets;
 use crate::raft::{Consensus, Held, Leadership, Proposal, Reply, Ticket, Unavailable};
+
+/// How long an unhurried command is kept back when no other comes.
+const LINGER: Duration = Duration::from_millis(1);
 
 /// What a writer lets through.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +45,8 @@ pub struct Writer {
     tickets: Arc<Tickets>,
     limits: Limits,
     under_way: Arc<UnderWay>,
+    /// Told whenever something is about to be proposed here.
+    company: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -54,7 +59,7 @@ struct UnderWay {
 impl Writer {
     pub fn new(consensus: Consensus, tickets: Arc<Tickets>, limits: Limits) -> Writer {
         let leadership = consensus.leadership();
-        Writer { consensus, leadership, tickets, limits, under_way: Arc::default() }
+        Writer { consensus, leadership, tickets, limits, under_way: Arc::default(), company: Arc::default() }
     }
 
     pub async fn write(&self, command: Command) -> Result<Written, Error> {
@@ -64,6 +69,16 @@ impl Writer {
         }
         let admitted = self.admit(proposal.len())?;
         self.propose(proposal, admitted).await
+    }
+
+    /// The same, for a command whose outcome lets its caller not go on yet: kept back until another is proposed, for
+    /// [`LINGER`] at the most. Where commands come one at a time, each in answer to the one before, this halves the writes to
+    /// the disk that stand one behind the other.
+    pub async fn write_unhurried(&self, command: Command) -> Result<Written, Error> {
+        if self.leadership.borrow().here {
+            let _ = tokio::time::timeout(LINGER, self.company.notified()).await;
+        }
+        self.write(command).await
     }
 
     /// A command of the cluster itself: few, bounded by whoever makes them, and needed most when clients ask too much.
@@ -97,6 +112,7 @@ impl Writer {
     }
 
     async fn propose_here(&self, proposal: Proposal, admitted: Admitted) -> Result<Reply, Unavailable> {
+        self.company.notify_waiters();
         let proposed = self.consensus.propose(proposal, Box::new(admitted));
         tokio::time::timeout(self.limits.timeout, proposed).await.unwrap_or(Err(Unavailable::TimedOut))
     }
