@@ -189,16 +189,22 @@ func TestResolver(t *testing.T) {
 	listed, err := manager.List(ctx)
 	must(t, err)
 	same(t, listed["naming/service/1"].Addr, target)
+	callThrough(t, client, ctx, "naming/service")
+	must(t, manager.DeleteEndpoint(ctx, "naming/service/1"))
+}
+
+// Whoever the stock resolver finds below that name answers.
+func callThrough(t *testing.T, client *clientv3.Client, ctx context.Context, name string) {
+	t.Helper()
 	builder, err := resolver.NewBuilder(client)
 	must(t, err)
-	connection, err := grpc.NewClient("etcd:///naming/service", grpc.WithResolvers(builder), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	connection, err := grpc.NewClient("etcd:///"+name, grpc.WithResolvers(builder), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)
 	defer connection.Close()
 	short, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	_, err = pb.NewClusterClient(connection).MemberList(short, &pb.MemberListRequest{}, grpc.WaitForReady(true))
 	must(t, err)
-	must(t, manager.DeleteEndpoint(ctx, "naming/service/1"))
 }
 
 // The same resolver finds who registered at the server itself, once an operator has said where; and not who is taken out.
@@ -220,15 +226,7 @@ func TestResolverFindsRegistered(t *testing.T) {
 	registration := `{"registration": {"service": "registered", "id": "1", "incarnation": 1, "ttl_s": 600, "endpoints": [{"host": %q, "port": %s}]}}`
 	same(t, call("register", fmt.Sprintf(registration, host, port)), http.StatusOK)
 
-	builder, err := resolver.NewBuilder(client)
-	must(t, err)
-	connection, err := grpc.NewClient("etcd:///services/registered", grpc.WithResolvers(builder), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	must(t, err)
-	defer connection.Close()
-	short, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	_, err = pb.NewClusterClient(connection).MemberList(short, &pb.MemberListRequest{}, grpc.WaitForReady(true))
-	must(t, err)
+	callThrough(t, client, ctx, "services/registered")
 
 	manager, err := endpoints.NewManager(client, "services/registered")
 	must(t, err)
