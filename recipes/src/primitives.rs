@@ -13,8 +13,8 @@ pub trait Primitives: Clone + Send + Sync + 'static {
     /// Decides and writes in one revision. Also right for reading several ranges at one revision.
     fn txn(&self, txn: TxnRequest) -> impl Future<Output = Result<TxnResponse, Failure>> + Send;
 
-    /// The same, for who has to wait for others anyway, whatever comes of it: a store may keep it back for a moment, so that it
-    /// shares a write to the disk with what comes next.
+    /// The same, for who will most likely have to wait for others behind it: a store may keep it back for a moment, so that it shares
+    /// a write to the disk with what comes next.
     fn txn_unhurried(&self, txn: TxnRequest) -> impl Future<Output = Result<TxnResponse, Failure>> + Send {
         self.txn(txn)
     }

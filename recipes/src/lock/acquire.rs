@@ -8,7 +8,7 @@ use tenure_proto::tenure::v1::{
 use super::help::{look_after, overdue};
 use super::keys::{Keys, Owner, hexadecimal};
 use super::plan::{Held, Plan};
-use super::reading::{Entry, Found, Fresh, Reads, Seen, decode, line_before, policy_of};
+use super::reading::{Entry, Found, Fresh, Reads, Seen, decode, first, line_before, policy_of};
 use super::step::{Ran, Step};
 use super::wish::{QUEUE_MAX, Wish, admits, settle_capacity};
 use super::{TRIES_MAX, crowded};
@@ -63,8 +63,9 @@ pub async fn acquire<P: Primitives>(
     let wish = wish.checked()?;
     let call = Call { primitives, root, queue };
     let mut fresh = Fresh::Any;
-    for _ in 0..TRIES_MAX {
-        if let Some(acquired) = call.attempt(wish.clone(), fresh).await? {
+    for tries in 0..TRIES_MAX {
+        // The first try finds out whether the lock is free; whoever was overtaken behind the second has waited enough.
+        if let Some(acquired) = call.attempt(wish.clone(), fresh, tries < 2).await? {
             return Ok(acquired);
         }
         fresh = Fresh::Now;
@@ -85,8 +86,8 @@ struct Sight {
 }
 
 impl<P: Primitives> Call<'_, P> {
-    /// None: look again.
-    async fn attempt(&self, mut wish: Wish, fresh: Fresh) -> Result<Option<Acquired>, Error> {
+    /// None: look again. `patient`: a place behind others may take its time.
+    async fn attempt(&self, mut wish: Wish, fresh: Fresh, patient: bool) -> Result<Option<Acquired>, Error> {
         let (sights, own, revision) = self.look(&wish, fresh).await?;
         let unused = sights.iter().all(|sight| sight.seen.written == 0);
         if !unused && fresh == Fresh::Any {
@@ -121,8 +122,8 @@ impl<P: Primitives> Call<'_, P> {
         let (spec, sight) = (&wish.locks[obstacle], &sights[obstacle]);
         let fresh = Fresh::Since(revision);
         // Behind others who wait, what is overdue is theirs to see to, and the steward's.
-        let first = sight.seen.record.line.is_empty() || sight.seen.record.holders == 0;
-        if first
+        let behind = sight.seen.record.holders > 0 && self.somebody_waits(spec, sight, revision).await?;
+        if !behind
             && overdue(self.primitives, self.root, &spec.name, &sight.seen.record, fresh).await?
             && look_after(self.primitives, self.root, &spec.name, wish.unix_ms).await?
         {
@@ -131,7 +132,9 @@ impl<P: Primitives> Call<'_, P> {
         if !self.queue {
             return Ok(Some(Acquired::Busy { obstacle: spec.name.clone(), revision }));
         }
-        self.enqueue(&wish, &terms, &sights, revision).await
+        // Nor does anybody's leaving make it theirs then: of a lock that one has for himself, the line stays.
+        let unhurried = patient && behind && sights.len() == 1 && sight.seen.record.exclusive.is_some();
+        self.enqueue(&wish, &terms, &sights, revision, unhurried).await
     }
 
     /// The locks, whether their caller has anything of them already, and as of which revision. At first, only whether they are free.
@@ -171,16 +174,18 @@ impl<P: Primitives> Call<'_, P> {
             if !admits(record, spec) {
                 return Ok(Some(index));
             }
-            // A line without anybody in it is what those left who waited there and are gone.
-            if !record.line.is_empty() {
-                let mut plan = Plan::new(self.primitives, self.root, 0);
-                plan.take_in(&spec.name, sight.seen.clone(), Fresh::Since(revision)).await?;
-                if !plan.nobody_waits(&spec.name) {
-                    return Ok(Some(index));
-                }
+            if self.somebody_waits(spec, sight, revision).await? {
+                return Ok(Some(index));
             }
         }
         Ok(None)
+    }
+
+    /// A line alone does not say so: it may be what those left who waited there and are gone.
+    async fn somebody_waits(&self, spec: &LockSpec, sight: &Sight, revision: i64) -> Result<bool, Failure> {
+        let (line, fresh) = (&sight.seen.record.line, Fresh::Since(revision));
+        let head = first(self.primitives, self.root, &spec.name, line, 1, fresh).await?;
+        Ok(!head.is_empty())
     }
 
     async fn grant(
@@ -213,6 +218,7 @@ impl<P: Primitives> Call<'_, P> {
         terms: &LockHolding,
         sights: &[Sight],
         looked: i64,
+        unhurried: bool,
     ) -> Result<Option<Acquired>, Error> {
         let number = hexadecimal(looked);
         let queued = LockQueued {
@@ -223,8 +229,6 @@ impl<P: Primitives> Call<'_, P> {
         };
         let place = LockPlace { number: number.clone() };
         let mut step = Step::default();
-        // Behind others, this place is not the next to be granted, and no release between now and then takes it away.
-        let behind = sights.iter().all(|sight| !sight.seen.record.line.is_empty());
         for (spec, sight) in wish.locks.iter().zip(sights) {
             let keys = Keys::new(self.root, &spec.name);
             if sight.seen.record.line.is_empty() {
@@ -243,8 +247,10 @@ impl<P: Primitives> Call<'_, P> {
             step.put(keys.place(&wish.owner), &place, wish.owner.session);
             step.put(keys.queued(&number, &wish.owner), &queued, wish.owner.session);
         }
-        let ran =
-            if behind { step.run_unhurried(self.primitives).await } else { step.run(self.primitives).await };
+        let ran = match unhurried {
+            true => step.run_unhurried(self.primitives).await,
+            false => step.run(self.primitives).await,
+        };
         let Some(revision) = done(ran, wish)? else { return Ok(None) };
         let (owner, locks) = (wish.owner.clone(), wish.locks.clone());
         Ok(Some(Acquired::Queued(Ticket { owner, locks, number, revision })))

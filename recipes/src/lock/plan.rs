@@ -231,10 +231,12 @@ impl<'a, P: Primitives> Plan<'a, P> {
     fn finish_one(&mut self, name: &str, work: Work) {
         let Work { seen, mut record, first, rest, passed, blocked, .. } = work;
         let keys = Keys::new(self.root, name);
+        let nobody = passed == first.len() && !rest && !seen.record.line.is_empty();
         // While somebody has the lock for himself the line stays, though nobody waits any more: who queues up at this moment need
         // not look again. Otherwise it must go: there, who looked before this would wait for what is to be had.
-        let stays = record.exclusive.is_some();
-        let emptied = !stays && passed == first.len() && !rest && !seen.record.line.is_empty();
+        let emptied = nobody && record.exclusive.is_none();
+        // Who is granted the lock past the queue must have found nobody in it.
+        let past = nobody && passed == 0 && seen.record.exclusive.is_none();
         match passed.checked_sub(1).map(|last| &first[last]) {
             _ if emptied => record.line.clear(),
             Some(last) => record.line.clone_from(&last.number),
@@ -247,7 +249,7 @@ impl<'a, P: Primitives> Plan<'a, P> {
             return;
         }
         let (passed, head) = (&first[..passed], blocked.as_ref());
-        self.nobody_between(&keys, &seen.record.line, passed, head, emptied);
+        self.nobody_between(&keys, &seen.record.line, passed, head, emptied || past);
         self.step.unchanged(keys.state(), seen.written);
         let idle = record.holders == 0 && record.line.is_empty() && record.delay_lease == 0;
         match (idle, seen.written) {
@@ -257,7 +259,7 @@ impl<'a, P: Primitives> Plan<'a, P> {
         }
     }
 
-    /// That those who leave the queue are its first, and the head is who comes behind them; if the queue is to be empty then, that there
+    /// That those who leave the queue are its first, and the head is who comes behind them; if the queue must be empty then, that there
     /// is nobody else.
     fn nobody_between(
         &mut self,
@@ -265,7 +267,7 @@ impl<'a, P: Primitives> Plan<'a, P> {
         line: &str,
         passed: &[Entry],
         head: Option<&Entry>,
-        emptied: bool,
+        empty: bool,
     ) {
         if line.is_empty() {
             return;
@@ -275,7 +277,7 @@ impl<'a, P: Primitives> Plan<'a, P> {
             self.step.empty(from, entry.key.clone());
             from = [&entry.key[..], &[0]].concat();
         }
-        if emptied {
+        if empty {
             self.step.empty(from, end);
         }
     }

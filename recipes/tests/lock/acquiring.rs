@@ -49,6 +49,18 @@ fn a_release_hands_over_in_its_own_revision_to_the_first_who_asked() {
     assert!(!ground.release("x", first.token), "that grant has ended");
 }
 
+/// Nobody else may be there to do it: who comes next to what was handed over sees to its holder's end.
+#[test]
+fn who_comes_to_a_lock_that_was_handed_over_frees_it_of_a_holder_that_is_gone() {
+    let ground = Ground::with_sessions(&[1, 2, 3]);
+    let first = ground.hold(wish(1, "a", &[exclusive("x")]));
+    ground.queue(wish(2, "b", &[exclusive("x")]));
+    assert!(ground.release("x", first.token));
+    assert_eq!(ground.picture("x").holders.len(), 1, "it is the second one's");
+    ground.store.expire(2);
+    assert!(matches!(ground.try_acquire(wish(3, "c", &[exclusive("x")])).unwrap(), Acquired::Granted { .. }));
+}
+
 #[test]
 fn a_step_of_a_long_queue_tells_one_and_reads_a_few() {
     let mut ground = Ground::with_sessions(&[1]);

@@ -203,3 +203,44 @@ fn whoever_comes_late_to_an_early_place_is_not_passed_over() {
         assert!(scene.unfinished().is_empty(), "{:?} wait for ever ({looked}, {seen})", scene.unfinished());
     }
 }
+
+/// The first in a free lock's queue waits for another lock as well, and goes. Who asked while it stood there takes a place, which the
+/// lock's own record does not show; who asks after that must not be granted the lock past that place.
+#[test]
+fn nobody_is_granted_a_free_lock_past_one_who_waits() {
+    for (looked, seen) in (0..40).flat_map(|looked| (0..12).map(move |seen| (looked, seen))) {
+        let mut scene = Scene::new(Rules::default());
+        (1..=4).for_each(|session| scene.open(session));
+        scene.prepare(|store| async move {
+            let other = LockSpec { name: "y".into(), ..exclusive(NAME) };
+            for (session, locks) in [(1, vec![other.clone()]), (2, vec![exclusive(NAME), other.clone()])] {
+                let wish = Wish { locks, owner: owner(session, "o"), ..Wish::default() };
+                lock::acquire(&store, &root(), wish, true).await.unwrap();
+            }
+        });
+        for session in [3, 4] {
+            scene.client(true, move |store| take_a_turn(store, session, exclusive(NAME)));
+        }
+        let [early, late] = [0, 1];
+        (0..looked).for_each(|_| {
+            scene.step(early);
+        });
+        scene.store.expire(2);
+        (0..seen).for_each(|_| {
+            scene.step(late);
+        });
+        while scene.step(early) {}
+        let has = |scene: &Scene, session| {
+            let picture = Picture::of(scene.store.keys(), NAME);
+            let waits = picture.waiters.iter().any(|(owner, _)| owner.session == session);
+            (waits, picture.holders.iter().any(|(owner, ..)| owner.session == session))
+        };
+        let before = (has(&scene, 3).0, has(&scene, 4).1);
+        while scene.step(late) {
+            let passed_over = before == (true, false) && has(&scene, 3).0 && has(&scene, 4).1;
+            assert!(!passed_over, "({looked}, {seen})");
+        }
+        while (0..2).any(|client| scene.step(client)) {}
+        assert!(scene.unfinished().is_empty(), "{:?} wait for ever ({looked}, {seen})", scene.unfinished());
+    }
+}

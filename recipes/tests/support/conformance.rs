@@ -18,6 +18,7 @@ const LEASE: i64 = 0x0c0f_0000;
 pub async fn conforms<P: Primitives>(store: P, compact: impl AsyncFn(i64)) {
     a_txn_is_done_as_a_whole_or_not_at_all(&store).await;
     several_ranges_are_read_at_one_revision(&store).await;
+    what_is_not_urgent_is_done_though_nothing_else_is(&store).await;
     a_watch_tells_every_revision_whole_and_in_order(&store).await;
     keys_go_with_their_lease_in_one_revision(&store).await;
     what_can_never_be_done_is_refused_and_not_done(&store).await;
@@ -81,6 +82,15 @@ async fn several_ranges_are_read_at_one_revision<P: Primitives>(store: &P) {
         let answer = store.range(range).await.unwrap();
         assert!(answer.more && answer.kvs.len() == 1 && answer.header.is_some());
     }
+}
+
+async fn what_is_not_urgent_is_done_though_nothing_else_is<P: Primitives>(store: &P) {
+    let txn = |value| TxnRequest { success: vec![put("unhurried", value, 0)], ..TxnRequest::default() };
+    let alone = store.txn_unhurried(txn("1")).await.unwrap();
+    let again = store.txn_unhurried(txn("2")).await.unwrap();
+    assert!(alone.succeeded && revision(&again) > revision(&alone));
+    let read = done(store, TxnRequest { success: vec![read("unhurried")], ..TxnRequest::default() }).await;
+    assert_eq!(values(&read), [["2"]]);
 }
 
 async fn a_watch_tells_every_revision_whole_and_in_order<P: Primitives>(store: &P) {

@@ -32,6 +32,7 @@
 //! | the apply task | `write`, in order | [`Store::room`] |
 //! | the store thread (`store`) | all commits and syncs | the disk |
 //! | readers, any thread | their [`Scan`] or [`Snapshot`] | the disk, when neither backlog nor cache has it |
+//! | a thread that reads ahead (`store-ahead`), at start | a [`Scan`] of a snapshot | the disk, and whoever takes the records in |
 //! | an installer's thread (`store-install`) | the new database until it takes over | its sender |
 //! | a thread that reclaims space (`store-reclaim`), on request | nothing | the disk |
 //!

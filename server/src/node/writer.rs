@@ -8,13 +8,13 @@ use std::time::Duration;
 use tenure_proto::internal::Command;
 use tenure_state::{Response, Revision};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::error::Error;
 use super::forwarding::Tickets;
 use crate::raft::{Consensus, Held, Leadership, Proposal, Reply, Ticket, Unavailable};
 
-/// How long an unhurried command is kept back when no other comes.
+/// How long an unhurried command is kept back when no other comes; a timer adds up to a millisecond to it.
 const LINGER: Duration = Duration::from_millis(1);
 
 /// What a writer lets through.
@@ -45,8 +45,6 @@ pub struct Writer {
     tickets: Arc<Tickets>,
     limits: Limits,
     under_way: Arc<UnderWay>,
-    /// Told whenever something is about to be proposed here.
-    company: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -59,7 +57,7 @@ struct UnderWay {
 impl Writer {
     pub fn new(consensus: Consensus, tickets: Arc<Tickets>, limits: Limits) -> Writer {
         let leadership = consensus.leadership();
-        Writer { consensus, leadership, tickets, limits, under_way: Arc::default(), company: Arc::default() }
+        Writer { consensus, leadership, tickets, limits, under_way: Arc::default() }
     }
 
     pub async fn write(&self, command: Command) -> Result<Written, Error> {
@@ -71,12 +69,12 @@ impl Writer {
         self.propose(proposal, admitted).await
     }
 
-    /// The same, for a command whose outcome lets its caller not go on yet: kept back until another is proposed, for
-    /// [`LINGER`] at the most. Where commands come one at a time, each in answer to the one before, this halves the writes to
-    /// the disk that stand one behind the other.
+    /// The same, for a command whose outcome lets its caller not go on yet: where this member leads it is kept back until another
+    /// is proposed, or for [`LINGER`]. Where commands come one at a time, each in answer to the one before, that halves the
+    /// writes to the disk that stand one behind the other.
     pub async fn write_unhurried(&self, command: Command) -> Result<Written, Error> {
         if self.leadership.borrow().here {
-            let _ = tokio::time::timeout(LINGER, self.company.notified()).await;
+            let _ = tokio::time::timeout(LINGER, self.consensus.company()).await;
         }
         self.write(command).await
     }
@@ -112,7 +110,6 @@ impl Writer {
     }
 
     async fn propose_here(&self, proposal: Proposal, admitted: Admitted) -> Result<Reply, Unavailable> {
-        self.company.notify_waiters();
         let proposed = self.consensus.propose(proposal, Box::new(admitted));
         tokio::time::timeout(self.limits.timeout, proposed).await.unwrap_or(Err(Unavailable::TimedOut))
     }

@@ -117,6 +117,8 @@ pub struct Consensus {
     taker: network::Taker,
     leadership: watch::Receiver<Leadership>,
     applied: watch::Receiver<u64>,
+    /// Told whenever something is about to be proposed.
+    company: Arc<Notify>,
 }
 
 impl Consensus {
@@ -150,7 +152,7 @@ impl Consensus {
         let election = Duration::from_millis(options.election_ms);
         let leadership =
             leadership::follow(raft.clone(), peers.clone(), election, options.meters.leaders.clone());
-        let consensus = Consensus { raft, peers, taker, leadership, applied };
+        let consensus = Consensus { raft, peers, taker, leadership, applied, company: Arc::default() };
         tokio::spawn(keep_log_short(consensus.raft.clone(), heavy_log));
         Ok(consensus)
     }
@@ -197,6 +199,7 @@ impl Consensus {
     /// after the caller went away.
     pub async fn propose(&self, proposal: Proposal, held: Held) -> Result<Reply, Unavailable> {
         let (waiting, outcome) = Waiting::new(held);
+        self.company.notify_waiters();
         self.raft.client_write_ff(proposal, Some(waiting)).await.map_err(|_| Unavailable::Stopped)?;
         match outcome.await {
             Ok(Ok(written)) => Ok(written.data),
@@ -208,6 +211,11 @@ impl Consensus {
             }
             Err(_) => Err(Unavailable::Stopped),
         }
+    }
+
+    /// Waits until something else is proposed here: what is proposed at once then shares its write to the disk.
+    pub async fn company(&self) {
+        self.company.notified().await;
     }
 
     /// Has a command committed that another member, or a ticket's holder here, waits for: it carries the ticket. Who is
@@ -224,6 +232,7 @@ impl Consensus {
         let is_refusal = |outcome: &ClientWriteResult<TypeConfig>| {
             matches!(outcome, Err(ClientWriteError::ForwardToLeader(_)))
         };
+        self.company.notify_waiters();
         let waiting = Waiting::Elsewhere { number, is_refusal, refused: refused.clone(), held };
         let leader = CommittedLeaderId { term: mandate.term, node_id: mandate.member };
         let proposed = self.raft.write(proposal).with_leader(leader).responder(waiting).await;
