@@ -147,10 +147,10 @@ impl Reference {
             Deed::Proclaim if leads.is_some() => self.proclaimed += 1,
             Deed::Resign { to, again } if leads.is_some() => self.resign(to, again),
             Deed::Depose if leads.is_some() => self.depose(),
-            Deed::Transfer { to, force } if leads.is_some_and(|leader| leader != to) && self.waits(to) => {
-                if self.handover.is_none() {
-                    (self.handover, self.target_ended) = (Some((to, force)), false);
-                }
+            Deed::Transfer { to, force }
+                if leads.is_some_and(|leader| leader != to) && self.waits(to) && self.handover.is_none() =>
+            {
+                (self.handover, self.target_ended) = (Some((to, force)), false);
             }
             Deed::Lose { who } => {
                 self.target_ended |= self.handover.is_some_and(|(to, _)| to == who);
