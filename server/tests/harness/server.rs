@@ -1,12 +1,14 @@
 //! A server as a process: on loopback ports of its own, in a directory of its own, with its standard error kept for the
 //! moment when a test fails. It may be stopped politely, killed, and started again on the same directory.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -260,12 +262,16 @@ impl Drop for Server {
     }
 }
 
+/// One that this process has not given away: of many tests at once, one may not have taken its own yet.
 fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("nobody panics who holds it");
     for _ in 0..1000 {
         let port = rand::random_range(PORTS);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
             return port;
         }
     }
+    drop(given);
     panic!("found no free port in {PORTS:?}");
 }

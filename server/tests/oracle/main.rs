@@ -7,7 +7,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -75,28 +74,11 @@ fn turns_by_hand(script: &str) -> bool {
     script.lines().any(|line| line.split(' ').next().is_some_and(|word| IN_MEMORY_ONLY.contains(&word)))
 }
 
-/// A server of one's own. Hundreds start here, many at once: no two may be given the same port before the first has
-/// taken it.
+/// A server of one's own.
 fn start(program: &Path) -> Server {
     let home = tempfile::tempdir().unwrap();
-    let mut launch = Launch::alone(program.to_path_buf(), home.path());
-    (launch.client_port, launch.peer_port) = (next_port(), next_port());
+    let launch = Launch::alone(program.to_path_buf(), home.path());
     Server::start_as(launch, home)
-}
-
-/// A free port that this process has not given away, below those that the kernel takes for outgoing connections.
-fn next_port() -> u16 {
-    const PORTS: std::ops::Range<u16> = 12_000..32_000;
-    static LAST: Mutex<Option<u16>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap();
-    let mut port = last.unwrap_or_else(|| rand::random_range(PORTS));
-    loop {
-        port = if port + 1 < PORTS.end { port + 1 } else { PORTS.start };
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            *last = Some(port);
-            return port;
-        }
-    }
 }
 
 /// What a server makes of the script.
