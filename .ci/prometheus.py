@@ -8,9 +8,11 @@ An alert compares with a bound and gives nothing while all is well, so its compa
 each series that is compared, and nothing if there is nothing to compare.
 """
 
+import contextlib
 import json
 import math
 import pathlib
+import random
 import re
 import shutil
 import socket
@@ -19,7 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -31,15 +32,19 @@ DASHBOARDS = ["cluster", "recipes", "registry"]
 BOUND = 100
 LONG = 2 * 60
 INTERVAL = "2s"
+# In no order, each once.
+PORTS = iter(random.sample(range(12_000, 32_000), 20_000))
 # The job whose targets the registry gives, and the service; and a job that leaves out instances that drain.
 SCRAPED = "scraped"
 UNDRAINED = "undrained"
 
 
 def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    """One that this run has not given away, below those that the kernel gives to whoever asks for any."""
+    for port in PORTS:
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
 
 
 class Processes:
