@@ -156,9 +156,8 @@ struct Keeper {
     observer: Observer,
 }
 
-/// Zeros go out in pieces, each synced, so that a sync of the log never waits behind a whole segment.
+/// Zeros go out in pieces, each synced, so that a sync of the log never waits behind more than one.
 const ZEROS: usize = 256 << 10;
-const ZEROS_PER_SYNC: u64 = 4 << 20;
 
 impl Keeper {
     fn spawn(mut self) -> io::Result<Hands> {
@@ -204,10 +203,8 @@ impl Keeper {
             while filled < bytes {
                 let count = (bytes - filled).min(zeros.len() as u64);
                 file.write_all_at(&zeros[..count as usize], filled)?;
+                file.sync_data()?;
                 filled += count;
-                if filled.is_multiple_of(ZEROS_PER_SYNC) {
-                    file.sync_data()?;
-                }
             }
         }
         file.write_all_at(&Segment::header(number, life), 0)?;
