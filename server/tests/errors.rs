@@ -150,6 +150,16 @@ fn a_data_directory_that_cannot_be_made() {
 
 /// A directory of etcd's must neither be taken for an empty one nor be touched: the data in it are somebody's.
 #[test]
+fn a_working_directory_that_is_gone() {
+    let (home, launch) = sound();
+    let gone = home.path().join("gone");
+    let script = format!("mkdir {0} && cd {0} && rmdir {0} && exec \"$@\"", gone.display());
+    let mut arguments = vec!["-c".to_owned(), script, "sh".to_owned(), launch.program.display().to_string()];
+    arguments.extend(launch.arguments());
+    refused(&Program::start(Path::new("sh"), &arguments).finish(BOUND), &["working directory is gone"]);
+}
+
+#[test]
 fn a_data_directory_of_etcd() {
     if by_etcd() {
         return;

@@ -3,6 +3,7 @@
 //!
 //! Any failure of the library is final for the database: it is remembered, told once, and answered from then on.
 
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -53,6 +54,10 @@ pub(super) struct Database {
 impl Database {
     /// Opens the database at `path`, creating it if absent.
     pub fn open(path: &Path, options: &StoreOptions) -> fjall::Result<Database> {
+        // The library asks for it, whatever the path, and panics if there is none.
+        std::env::current_dir().map_err(|error| {
+            io::Error::other(format!("the working directory is gone ({error}); start from one that stays"))
+        })?;
         let builder = fjall::Database::builder(path)
             .cache_size(options.cache_bytes)
             .max_journaling_size(options.journal_bytes_max.max(JOURNAL_BYTES_MIN))
