@@ -54,6 +54,9 @@ impl Drop for Sending {
     }
 }
 
+/// Records, about a second's worth.
+const LOADED_TOLD_EVERY: u64 = 1_000_000;
+
 pub struct SnapshotBuilder {
     view: Arc<View>,
     meta: Meta,
@@ -172,9 +175,12 @@ pub fn load(store: &tenure_disk::store::Store, record_bytes_max: usize) -> Resul
     };
     let mut load = Load::new(record_bytes_max, Revision(floor.revision), Revision(floor.compacted));
     let snapshot = store.snapshot()?;
-    for record in snapshot.records_ahead()? {
+    for (record, count) in snapshot.records_ahead()?.zip(1_u64..) {
         let (place, bytes) = record?;
         load.record(place, bytes)?;
+        if count.is_multiple_of(LOADED_TOLD_EVERY) {
+            tracing::info!(records = count, "still loading the store");
+        }
     }
     for pair in snapshot.meta() {
         let (key, value) = pair?;
