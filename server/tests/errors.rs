@@ -148,7 +148,7 @@ fn a_data_directory_that_cannot_be_made() {
     refused(&run(&launch), &[launch.data_dir.to_str().unwrap()]);
 }
 
-/// A directory of etcd's must neither be taken for an empty one nor be touched: the data in it are somebody's.
+/// Whatever the data directory is: the storage library asks for it.
 #[test]
 fn a_working_directory_that_is_gone() {
     let (home, launch) = sound();
@@ -159,6 +159,7 @@ fn a_working_directory_that_is_gone() {
     refused(&Program::start(Path::new("sh"), &arguments).finish(BOUND), &["working directory is gone"]);
 }
 
+/// A directory of etcd's must neither be taken for an empty one nor be touched: the data in it are somebody's.
 #[test]
 fn a_data_directory_of_etcd() {
     if by_etcd() {
