@@ -45,6 +45,7 @@ def free_port():
         with contextlib.suppress(OSError):
             socket.create_server(("127.0.0.1", port)).close()
             return port
+    sys.exit("prometheus.py: no port from 12000 to 31999 is free on 127.0.0.1; end what holds them")
 
 
 class Processes:
