@@ -109,7 +109,7 @@ fn again(plan: &Plan) -> String {
 }
 
 fn summary(options: &Options, results: &[(Plan, Result<Lived, Broken>)], began: Instant) -> ExitCode {
-    say("members   seeds  broken   faults  questions  answered  revisions  leaders   simulated");
+    say("members   seeds  broken   faults  questions  answered  revisions  leaders  left alone   simulated");
     for members in [1, 3, 5, 7] {
         let of_size: Vec<_> = results.iter().filter(|(plan, _)| plan.members == members).collect();
         if of_size.is_empty() {
@@ -118,7 +118,7 @@ fn summary(options: &Options, results: &[(Plan, Result<Lived, Broken>)], began: 
         let lived: Vec<&Lived> = of_size.iter().filter_map(|(_, lived)| lived.as_ref().ok()).collect();
         let sum = |what: fn(&Lived) -> u64| lived.iter().map(|lived| what(lived)).sum::<u64>();
         say(&format!(
-            "{members:>7} {:>7} {:>7} {:>8} {:>10} {:>9} {:>10} {:>8} {:>9} s",
+            "{members:>7} {:>7} {:>7} {:>8} {:>10} {:>9} {:>10} {:>8} {:>11} {:>9} s",
             of_size.len(),
             of_size.len() - lived.len(),
             sum(|lived| lived.faults as u64),
@@ -126,6 +126,7 @@ fn summary(options: &Options, results: &[(Plan, Result<Lived, Broken>)], began: 
             sum(|lived| lived.answered as u64),
             sum(|lived| lived.revisions.unsigned_abs()),
             sum(|lived| lived.leaders as u64),
+            sum(|lived| lived.left_alone as u64),
             sum(|lived| lived.ms) / 1_000,
         ));
     }

@@ -65,6 +65,8 @@ pub struct Lived {
     pub answered: usize,
     pub revisions: i64,
     pub leaders: usize,
+    /// Leases left alone over a change of leader, of which it was judged when they ended.
+    pub left_alone: usize,
     pub ms: u64,
 }
 
@@ -317,6 +319,7 @@ impl World {
     fn verdict(mut self) -> Result<Lived, Broken> {
         self.judge(self.now_ms, |invariant, scene| invariant.conclude(scene))?;
         let leaders = self.invariants.iter().map(|invariant| invariant.leaders()).sum();
+        let left_alone = self.invariants.iter().map(|invariant| invariant.judged()).sum();
         let answered = |told: &Told| !matches!(told, Told::Unknown(_) | Told::Refused(_));
         let answered = self.journal.read(0, |all| {
             all.iter()
@@ -331,6 +334,7 @@ impl World {
             answered,
             revisions: self.truth.last(),
             leaders,
+            left_alone,
             ms: self.now_ms,
         })
     }

@@ -6,6 +6,7 @@
 //! | read round      | the readers that wait    | readers                        | one proof for all of them | callers         | joins the next     |
 //! | sender          | to whom proposals go     | tickets, leadership            | batches to the leader     | the writer's    | refused before     |
 //! | renewals        | those not yet asked for  | leases' streams                | one question at a time    | callers         | joins the next     |
+//! | telling         | the voters' ears         | renewals, standing of voters   | one round to all of them  | callers         | joins the next     |
 //! | lease count     | the lessor's clock hand  | leadership, deadlines, grants  | expiry proposals          | 500 an entry    | next entry         |
 //! | sweeper         | the walk over the index  | compactions                    | dropped records           | 1000 keys/slice | store's back-pressure |
 //! | compactor       | notes of revisions       | the clock                      | compaction proposals      | ten notes       |                    |
@@ -68,6 +69,7 @@ use audit::Audit;
 use compactor::Compactor;
 use forwarding::{Elsewhere, ReadIndexes, Tickets};
 use leases::Counting;
+use leases::witness::{self, telling::Telling};
 use steward::{Recipe, Recipes, Steward};
 
 /// What a node is to be.
@@ -146,6 +148,7 @@ pub struct Node {
     pub peers: Peers,
     pub members: Members,
     pub meters: Arc<Meters>,
+    counting: Arc<Counting>,
     tasks: JoinSet<()>,
 }
 
@@ -224,11 +227,13 @@ impl Node {
         let elsewhere = ReadIndexes::new(peers.clone());
         let read_index =
             ReadIndex::new(consensus.clone(), elsewhere, clock.clone(), timeout, settings.election);
+        let telling = Telling::new(counting.clone(), consensus.clone(), peers.clone());
         let leases = Leases::new(leases::Parts {
             view: view.clone(),
             writer: writer.clone(),
             read_index: read_index.clone(),
-            counting,
+            counting: counting.clone(),
+            telling: telling.clone(),
             elsewhere: Elsewhere::new(peers.clone(), consensus.leadership(), settings.election, timeout),
             ids: Arc::new(LeaseIds::new(own, clock.unix_ms())),
             leadership: consensus.leadership(),
@@ -255,9 +260,11 @@ impl Node {
             leases,
             watches,
             sweeper,
+            counting,
             tasks: JoinSet::new(),
         };
         node.tasks.spawn(sweeping);
+        node.tasks.spawn(telling.run());
         node.tasks.spawn(sender.run());
         node.work(settings);
         Ok(node)
@@ -269,8 +276,7 @@ impl Node {
             Steward { here: self.here(), leadership: self.consensus.leadership(), recipes: RECIPES };
         self.tasks.spawn(steward.run());
         let Node { consensus, view, writer, leases, watches, quota, members, peers, tasks, .. } = self;
-        let election_ms = settings.election.as_millis() as u64;
-        tasks.spawn(leases::count(leases.clone(), consensus.clone(), election_ms));
+        tasks.spawn(leases::count(leases.clone(), consensus.clone(), peers.clone()));
         tasks.spawn(members.clone().promote_wanted());
         tasks.spawn(members.clone().ask_for_standing());
         let compactor =
@@ -297,7 +303,9 @@ impl Node {
             read_index: self.read_index.clone(),
             leases: self.leases.clone(),
         });
+        let (counting, consensus) = (self.counting.clone(), self.consensus.clone());
         Routes::new(self.consensus.replication())
+            .add_service(witness::Service::server(counting, consensus, self.peers.clone()))
             .add_service(audit::Service::new(self.view.clone(), self.peers.clone()))
             .add_service(forwarding.server(self.writer.request_bytes_max() + FORWARDED_BYTES_MAX))
             .add_service(members::reconfiguration(self.members.clone()))

@@ -1,4 +1,4 @@
-//! How far this member's own log is durable. A quorum commits an entry without asking whether it is on this member's disk yet, so
+//! How far this member's own log is durable, and its vote. A quorum commits an entry without asking whether it is on this member's disk yet, so
 //! apply asks: were the store to keep what an entry led to and a crash then take the entry, the log would end before the state. It
 //! knows indexes and completions, not files.
 
@@ -8,11 +8,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::types::Mandate;
+
 /// The log's side: notes what is written and hears when it is durable. Cloning shares it.
 #[derive(Clone)]
 pub struct Ledger {
     truncations: Arc<Mutex<u64>>,
     reached: watch::Sender<Reached>,
+    vote: Arc<Mutex<Mandate>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,20 +26,28 @@ enum Reached {
     Broken,
 }
 
-/// The applier's side.
+/// The side of those who ask.
 #[derive(Clone)]
 pub struct Durable {
     reached: watch::Receiver<Reached>,
+    vote: Arc<Mutex<Mandate>>,
 }
 
 impl Ledger {
-    /// `last`: index of the last entry that was found when the log was opened.
-    pub fn new(last: u64) -> Ledger {
-        Ledger { truncations: Arc::default(), reached: watch::Sender::new(Reached::Index(last)) }
+    /// `last`: index of the last entry that was found when the log was opened; `vote`: what was found there, too.
+    pub fn new(last: u64, vote: Mandate) -> Ledger {
+        let reached = watch::Sender::new(Reached::Index(last));
+        Ledger { truncations: Arc::default(), reached, vote: Arc::new(Mutex::new(vote)) }
     }
 
     pub fn durable(&self) -> Durable {
-        Durable { reached: self.reached.subscribe() }
+        Durable { reached: self.reached.subscribe(), vote: self.vote.clone() }
+    }
+
+    /// This vote is on the disk.
+    pub fn voted(&self, vote: Mandate) {
+        let mut last = self.vote.lock();
+        *last = vote.max(*last);
     }
 
     /// Entries up to `last` are handed to the disk; the answer is to be called with what became of them, in the order in
@@ -75,6 +86,12 @@ impl Ledger {
 }
 
 impl Durable {
+    /// Whom this member has given its vote last, or followed without having been asked for it. Never an earlier one after this, even
+    /// if it is started anew.
+    pub fn vote(&self) -> Mandate {
+        *self.vote.lock()
+    }
+
     /// Returns once all entries up to `index` survive a crash.
     ///
     /// # Errors
@@ -105,7 +122,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_durable_once_its_write_or_a_later_one_is() {
-        let ledger = Ledger::new(3);
+        let ledger = Ledger::new(3, Mandate::default());
         let durable = ledger.durable();
         let (first, second) = (ledger.appended(5), ledger.appended(6));
         assert_eq!((is_durable(&durable, 3), is_durable(&durable, 4)), (Some(true), None));
@@ -117,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_was_written_before_a_truncation_says_nothing_of_what_came_after_it() {
-        let ledger = Ledger::new(3);
+        let ledger = Ledger::new(3, Mandate::default());
         let durable = ledger.durable();
         let old = ledger.appended(9);
         ledger.truncated(4);
@@ -132,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_broken_log_ends_the_wait_for_good() {
-        let ledger = Ledger::new(3);
+        let ledger = Ledger::new(3, Mandate::default());
         let durable = ledger.durable();
         let (failed, late) = (ledger.appended(4), ledger.appended(5));
         failed(false);

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::codec;
 use super::durable::{Durable, Ledger};
-use super::types::{Entry, LogId, TypeConfig, Vote};
+use super::types::{Entry, LogId, Mandate, TypeConfig, Vote};
 
 /// Most bytes of entries that one message to a peer carries; at least one entry always goes.
 const MESSAGE_BYTES_MAX: u64 = 2 << 20;
@@ -24,11 +24,12 @@ pub struct Log {
 
 impl Log {
     pub fn new(wal: Wal) -> Log {
-        let ledger = Ledger::new(wal.state().last.map_or(0, |id| id.index));
+        let vote = wal.vote().map(|vote| Mandate { term: vote.term, member: vote.node });
+        let ledger = Ledger::new(wal.state().last.map_or(0, |id| id.index), vote.unwrap_or_default());
         Log { wal, ledger }
     }
 
-    /// How far entries are on this member's disk, and a way to wait for more.
+    /// What is on this member's disk, and a way to wait for more entries.
     pub fn durable(&self) -> Durable {
         self.ledger.durable()
     }
@@ -97,7 +98,9 @@ impl RaftLogStorage<TypeConfig> for Log {
             // Nobody waits any more only when the member is stopping.
             let _ = done.send(outcome);
         });
-        durable.await.map_err(|_| io::Error::other("the log was closed while a vote was being saved"))?
+        durable.await.map_err(|_| io::Error::other("the log was closed while a vote was being saved"))??;
+        self.ledger.voted(Mandate { term: vote.leader_id.term, member: vote.leader_id.node_id });
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {

@@ -56,6 +56,7 @@ pub use view::View;
 use crate::metrics::Meters;
 use crate::peers::Peers;
 use apply::StateMachine;
+use durable::Durable;
 use snapshot::Outgoing;
 use types::{CommittedLeaderId, Peer, TypeConfig, Waiting};
 
@@ -117,6 +118,7 @@ pub struct Consensus {
     taker: network::Taker,
     leadership: watch::Receiver<Leadership>,
     applied: watch::Receiver<u64>,
+    durable: Durable,
     /// Told whenever something is about to be proposed.
     company: Arc<Notify>,
 }
@@ -135,13 +137,14 @@ impl Consensus {
         let outgoing = Outgoing::default();
         let taker = network::Taker { view: view.clone(), record_bytes_max: options.record_bytes_max };
         let log = log::Log::new(wal);
+        let durable = log.durable();
         let machine = StateMachine::new(
             options.member,
             view,
             outlet,
             options.record_bytes_max,
             outgoing.clone(),
-            log.durable(),
+            durable.clone(),
             options.meters.clone(),
         );
         let machine = machine.map_err(StartError::new)?;
@@ -152,7 +155,8 @@ impl Consensus {
         let election = Duration::from_millis(options.election_ms);
         let leadership =
             leadership::follow(raft.clone(), peers.clone(), election, options.meters.leaders.clone());
-        let consensus = Consensus { raft, peers, taker, leadership, applied, company: Arc::default() };
+        let consensus =
+            Consensus { raft, peers, taker, leadership, applied, durable, company: Arc::default() };
         tokio::spawn(keep_log_short(consensus.raft.clone(), heavy_log));
         Ok(consensus)
     }
@@ -267,6 +271,16 @@ impl Consensus {
     /// Index of the last entry applied here, its effects included, and a way to wait for more.
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.applied.clone()
+    }
+
+    /// With which leadership this member's vote is on its disk: it follows no earlier one any more, even if it is started anew.
+    pub fn vote(&self) -> Mandate {
+        self.durable.vote()
+    }
+
+    /// Who votes, by the newest entry that says so, in the order of ids.
+    pub fn voters(&self) -> Vec<u64> {
+        self.raft.voter_ids().collect()
     }
 
     /// The current leadership, and a way to wait for the next.

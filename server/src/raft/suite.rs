@@ -43,7 +43,7 @@ impl StoreBuilder<TypeConfig, Log, StateMachine, tempfile::TempDir> for Builder 
             Store::open(&dir.path().join("state"), StoreOptions::default()).expect("an empty store opens");
         let view = Arc::new(View::new(Machine::new(1 << 20), store));
         // The suite applies entries that it never wrote to the log.
-        let everything = Ledger::new(u64::MAX).durable();
+        let everything = Ledger::new(u64::MAX, Mandate::default()).durable();
         let (outlet, outgoing, meters) = (Arc::new(Nobody), Outgoing::default(), Meters::unread());
         let machine = StateMachine::new(1, view, outlet, 1 << 20, outgoing, everything, meters)
             .expect("an empty store has nothing to misread");

@@ -24,6 +24,13 @@ pub struct Lease {
     pub keys: BTreeSet<Key>,
 }
 
+impl Lease {
+    /// The most that the log says it has left, seconds.
+    pub fn remembered_s(&self) -> i64 {
+        if 0 < self.remaining_s && self.remaining_s < self.ttl_s { self.remaining_s } else { self.ttl_s }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Leases {
     leases: BTreeMap<LeaseId, Lease>,

@@ -18,39 +18,47 @@
 //!
 //!   A checkpoint that still stands proves the reverse: nobody renewed the lease since it was taken.
 //!
-//! **When a lease left alone ends.** Renewals are not in the log, so a new leader cannot tell a lease renewed a moment ago from
-//! one that nobody renews, and gives both the whole TTL, unless a checkpoint says otherwise. One is taken when a lease was not
-//! renewed for two fifths of its TTL ([`Countdown::checkpoint_due`]; those who renew each third never cause one). Every member
-//! notes by its own clock when it sees it applied ([`Heard`]), and counts from then, not from when it came to lead. So, with
-//! *end* for the deadline of the leader that took the lease's first checkpoint, and *election* for one election timeout:
+//! **When a lease left alone ends.** Renewals are not in the log, but none is acknowledged before a majority was told of it
+//! ([`Lessor::told`]), and each member notes by its own clock until when a lease may last ([`Witness`]). A new leader first gives
+//! every lease its whole TTL; then it asks the members, and of what a majority knows takes the latest time ([`Lessor::recall`]):
+//! any majority has a member in common with the one that was told of the last renewal. So, with *election* for one election timeout:
 //!
-//! - Left to one leader, a lease ends at *end*: its TTL after its last renewal.
-//! - Once checkpointed, it ends by *end*, or the last change of leader if that is later, plus one *election* — however often
-//!   the leader changes, since gifts are not replicated (`owed`). To this comes what each checkpoint takes to be applied
-//!   (milliseconds, and at most a second of rounding if it was taken late).
-//! - A change of leader before that costs what had passed since the renewal: at most two fifths of the TTL (of a short one a
-//!   third and a second, of a long one 300 s), the time without a leader, and one *election*. It can be repeated only by leaders
-//!   none of which lasts that long. Leases of 2 s have no checkpoint: each change costs them at most themselves.
-//! - A member that was started, or was sent the whole state, after the checkpoint counts from that moment. Further checkpoints,
-//!   each when half of the rest has passed, keep what this costs below a third of the TTL and the time it was away.
+//! - Left to one leader, a lease ends its TTL after its last renewal.
+//! - It ends by then, or by the last change of leader if that is later, plus one *election* - however often the leader changes,
+//!   since gifts are not told to anyone (`owed`). To this come the milliseconds that telling takes.
+//! - Who was started, or was sent the whole state, or sees others vote, knows nothing any more and counts from that moment, until
+//!   the leader has taught it what it knows itself ([`Lessor::lesson`]). Only if a majority has not been taught when a leader is
+//!   elected does this cost time: what had passed, but no more than since the last checkpoint. For what is left of a lease is
+//!   also written to the log when it was not renewed for two fifths of its TTL ([`Countdown::checkpoint_due`]; those who renew
+//!   each third never cause one), and again each time that half of the rest has passed.
 //! - To any of these comes what spreading takes when very many leases end together ([`Pace`]).
+//!
+//! That nothing ends early rests on two rules of the caller. A member is told, taught and asked only by the leader that its
+//! vote is with, on disk; so what an earlier leader tells after the question is refused. And it is asked once it has applied all
+//! that the leader found in the log.
 //!
 //! **Cost.** A renewal is one lookup and one store. The queues are lazy: an entry is never later than its lease's deadline or
 //! checkpoint, and is put where it belongs when its turn comes.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::change::{Effect, LeaseId};
 use crate::lease::Lease;
 
+mod count;
 mod countdown;
-mod heard;
 mod queue;
+mod recollection;
 mod spread;
+mod witness;
 
+pub use recollection::Recollection;
+
+use count::{Count, LOOKS_MAX, queue_checkpoint};
 use countdown::Countdown;
-use heard::Heard;
 use queue::Queue;
+use witness::Witness;
 
 /// Milliseconds of a monotonic clock; where it starts means nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,29 +134,33 @@ pub struct Checkpoint {
     pub remaining_s: i64,
 }
 
-/// The leader's count of lease time. Counts nothing until promoted; only hears of checkpoints.
+/// How long a lease lasts at the most, milliseconds from when this was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lasting {
+    pub id: LeaseId,
+    pub left_ms: u64,
+}
+
+/// What a member's knowledge of renewals is worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// How often it had to begin anew. A lesson counts for one beginning only: what a leader knew before it is out of date.
+    pub resets: u64,
+    /// It was taught all that a leader knew since then.
+    pub complete: bool,
+}
+
+/// What this member knows of leases' time: as the leader it counts, and always it is a witness of what leaders say.
 #[derive(Debug)]
 pub struct Lessor {
     pace: Pace,
-    heard: Heard,
+    witness: Witness,
     count: Option<Count>,
 }
 
-#[derive(Debug)]
-struct Count {
-    term: u64,
-    leases: BTreeMap<LeaseId, Countdown>,
-    deadlines: Queue,
-    checkpoints: Queue,
-}
-
-/// Queue entries that one call may look at, so that none takes more than about a millisecond: after a call that found
-/// nothing, [`Lessor::next_due`] says "now" if more is waiting.
-const LOOKS_MAX: usize = 1_000;
-
 impl Lessor {
     pub fn new(pace: Pace) -> Lessor {
-        Lessor { pace, heard: Heard::default(), count: None }
+        Lessor { pace, witness: Witness::default(), count: None }
     }
 
     /// The term of the leadership that is being counted for.
@@ -165,18 +177,19 @@ impl Lessor {
         self.len() == 0
     }
 
-    /// The leases as of this log index came here by other ways than effects: from this member's store as it starts, or from
-    /// another member. Call it with a time after they came, and before any later effect.
-    pub fn restored(&mut self, applied: u64, now: Millis) {
-        self.heard.restored(applied, now);
+    /// These leases came here by other ways than effects: from this member's store as it starts, or from another member. Call it
+    /// after they came, and before any later effect.
+    pub fn restored<'a>(&mut self, now: Millis, leases: impl IntoIterator<Item = (LeaseId, &'a Lease)>) {
+        self.witness.restored(now, leases);
     }
 
-    /// Starts to count: each lease gets what is remembered of its time, and `extension_ms` (one election timeout) for
+    /// Starts to count: each lease gets what the log remembers of its time, and `extension_ms` (one election timeout) for
     /// the time in which nobody could renew it. Call it once an entry of this `term` is applied, with the leases as of
-    /// then; every effect after that goes to [`Lessor::follow`].
+    /// then; every effect after that goes to [`Lessor::follow`], and all of those up to the index `followed` went there before.
     pub fn promote<'a>(
         &mut self,
         term: u64,
+        followed: u64,
         now: Millis,
         leases: impl IntoIterator<Item = (LeaseId, &'a Lease)>,
         extension_ms: u64,
@@ -184,14 +197,19 @@ impl Lessor {
         let mut leases: Vec<(LeaseId, Countdown)> = leases
             .into_iter()
             .map(|(id, lease)| {
-                let taken_by = self.heard.taken_by(id, lease.epoch, now);
-                (id, Countdown::remembered(lease, taken_by, now, extension_ms, &self.pace))
+                let mut countdown = Countdown::remembered(lease, now, extension_ms, &self.pace);
+                // Of a younger one members may still know an older lease of the same id.
+                countdown.guessed = lease.epoch <= followed;
+                (id, countdown)
             })
             .collect();
         spread::spread(&mut leases, &self.pace);
 
         let mut count = Count {
             term,
+            since: now,
+            extension_ms,
+            recalled: false,
             leases: BTreeMap::new(),
             deadlines: Queue::default(),
             checkpoints: Queue::default(),
@@ -202,31 +220,93 @@ impl Lessor {
         self.count = Some(count);
     }
 
-    /// Forgets everything: what follows is another leader's to count. Renewals that wait must be told to go there.
+    /// Takes back what [`Lessor::promote`] gave for want of knowing better, of up to `most` leases behind `after`; gives behind
+    /// which to go on, None at the end. Only for this `term`, and once.
+    pub fn recall(
+        &mut self,
+        term: u64,
+        said: &Recollection,
+        after: Option<LeaseId>,
+        most: usize,
+        now: Millis,
+    ) -> Option<LeaseId> {
+        let count = self.count.as_mut().filter(|count| count.term == term && !count.recalled)?;
+        let part: Vec<LeaseId> = behind(&count.leases, after).take(most).map(|(id, _)| *id).collect();
+        for id in &part {
+            if let Some(owed) = said.until(*id, self.witness.until(*id)) {
+                count.recall(*id, owed, now);
+            }
+        }
+        let next = part.last().filter(|_| part.len() == most).copied();
+        count.recalled = next.is_none();
+        next
+    }
+
+    /// Whether a majority was asked, so that this member may teach others.
+    pub fn has_recalled(&self) -> bool {
+        self.count.as_ref().is_some_and(|count| count.recalled)
+    }
+
+    /// The leader, perhaps this member, is about to renew these: whatever comes of it, they may last their TTL from now.
+    pub fn told(&mut self, ids: impl IntoIterator<Item = LeaseId>, now: Millis) {
+        for id in ids {
+            self.witness.told(id, now);
+            if let Some(lease) = self.count.as_mut().and_then(|count| count.leases.get_mut(&id)) {
+                lease.told(now);
+            }
+        }
+    }
+
+    pub fn standing(&self) -> Standing {
+        self.witness.standing()
+    }
+
+    /// What this member knows as one of a majority: up to `most` leases behind `after`, in the order of their ids.
+    pub fn recite(&self, after: Option<LeaseId>, most: usize, now: Millis) -> Vec<Lasting> {
+        self.witness.recite(after, most, now)
+    }
+
+    /// The same of what a leader knows for certain; None before it has asked a majority.
+    pub fn lesson(&self, after: Option<LeaseId>, most: usize, now: Millis) -> Option<Vec<Lasting>> {
+        let count = self.count.as_ref().filter(|count| count.recalled)?;
+        let lasting = |(id, lease): (&LeaseId, &Countdown)| Lasting {
+            id: *id,
+            left_ms: lease.owed.max(lease.told).since(now),
+        };
+        Some(behind(&count.leases, after).take(most).map(lasting).collect())
+    }
+
+    /// Takes a part of the leader's lesson, which it began when this member's [`Standing`] had so many `resets`; after the
+    /// `last` one this member's knowledge is complete. In the order in which the leader says it, and tells of renewals.
+    pub fn learn(&mut self, resets: u64, lesson: &[Lasting], last: bool, now: Millis) {
+        self.witness.learn(resets, lesson, last, now);
+    }
+
+    /// Counts no more: what follows is another leader's to count. Renewals that wait must be told to go there.
     pub fn demote(&mut self) {
         self.count = None;
     }
 
     /// Follows what applied commands did to leases, in the order they were applied; also while another leads.
     pub fn follow(&mut self, effect: &Effect, now: Millis) {
-        let (heard, count) = (&mut self.heard, self.count.as_mut());
+        let (witness, count) = (&mut self.witness, self.count.as_mut());
         match *effect {
             Effect::LeaseGranted { id, ttl_s, epoch } => {
-                heard.forget(id);
+                witness.granted(id, ttl_s, now);
                 if let Some(count) = count {
                     count.remove(id);
                     count.insert(id, Countdown::granted(ttl_s, epoch, now, &self.pace));
                 }
             }
             Effect::LeaseCheckpointed { id, remaining_s, epoch } => {
-                heard.checkpoint(id, epoch, now);
+                witness.checkpoint(id, remaining_s, now);
                 if let Some(lease) = count.and_then(|count| count.leases.get_mut(&id)) {
                     lease.epoch = epoch;
                     lease.undercut = remaining_s < lease.ttl_s;
                 }
             }
             Effect::LeaseGone { id } => {
-                heard.forget(id);
+                witness.gone(id);
                 if let Some(count) = count {
                     count.remove(id);
                 }
@@ -236,12 +316,12 @@ impl Lessor {
                     count.propose_again(id, now);
                 }
             }
+            Effect::MembersChanged => witness.members_changed(now),
             Effect::Changed(_)
             | Effect::Compacted { .. }
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)
-            | Effect::MemberPublished { .. }
-            | Effect::MembersChanged => {}
+            | Effect::MemberPublished { .. } => {}
         }
     }
 
@@ -349,71 +429,7 @@ impl Lessor {
     }
 }
 
-impl Count {
-    fn insert(&mut self, id: LeaseId, mut lease: Countdown) {
-        self.deadlines.push(lease.deadline, id);
-        lease.queued = Some(lease.deadline);
-        queue_checkpoint(&mut self.checkpoints, id, &mut lease);
-        self.leases.insert(id, lease);
-    }
-
-    fn remove(&mut self, id: LeaseId) {
-        let Some(lease) = self.leases.remove(&id) else { return };
-        if let Some(due) = lease.queued {
-            self.deadlines.remove(due, id);
-        }
-        if let Some(due) = lease.checkpoint_queued {
-            self.checkpoints.remove(due, id);
-        }
-    }
-
-    /// Only for a lease that was handed out: a failure may speak of an earlier lease of the same id.
-    fn propose_again(&mut self, id: LeaseId, now: Millis) {
-        let Some(lease) = self.leases.get_mut(&id) else { return };
-        if lease.leaving && lease.queued.is_none() {
-            lease.queued = Some(now);
-            self.deadlines.push(now, id);
-        }
-    }
-
-    /// Moves entries of renewed leases from the front of the queue to where they belong, so that its front is a true
-    /// deadline (or a nearer one, when there were too many to move at once).
-    fn settle_deadlines(&mut self) {
-        for _ in 0..LOOKS_MAX {
-            let Some((due, id)) = self.deadlines.first() else { return };
-            let lease = self.leases.get_mut(&id).expect("a queued lease is counted");
-            // A lease proposed again is queued later than its deadline: the time of the new try.
-            if lease.deadline <= due {
-                return;
-            }
-            self.deadlines.remove(due, id);
-            self.deadlines.push(lease.deadline, id);
-            lease.queued = Some(lease.deadline);
-        }
-    }
-
-    /// The same for the queue of checkpoints, where a lease on its way out has no place.
-    fn settle_checkpoints(&mut self) {
-        for _ in 0..LOOKS_MAX {
-            let Some((due, id)) = self.checkpoints.first() else { return };
-            let lease = self.leases.get_mut(&id).expect("a queued lease is counted");
-            if lease.checkpoint_due().is_some_and(|at| at <= due) {
-                return;
-            }
-            self.checkpoints.remove(due, id);
-            lease.checkpoint_queued = None;
-            queue_checkpoint(&mut self.checkpoints, id, lease);
-        }
-    }
-}
-
-/// Queues the lease's next checkpoint if none is queued: an earlier place in the queue is looked at in time, and left then.
-fn queue_checkpoint(queue: &mut Queue, id: LeaseId, lease: &mut Countdown) {
-    if lease.checkpoint_queued.is_some() {
-        return;
-    }
-    if let Some(due) = lease.checkpoint_due() {
-        lease.checkpoint_queued = Some(due);
-        queue.push(due, id);
-    }
+fn behind<V>(leases: &BTreeMap<LeaseId, V>, after: Option<LeaseId>) -> impl Iterator<Item = (&LeaseId, &V)> {
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    leases.range((from, Bound::Unbounded))
 }

@@ -28,7 +28,7 @@ pub use change::{Change, Effect, Event, Key, LeaseId, Previous, Write};
 pub use index::{History, Index, Newest};
 pub use interval::{Interval, prefix_end};
 pub use lease::{Lease, Leases, TTL_MAX_S};
-pub use lessor::{Checkpoint, Lessor, Millis, Pace, Remaining, Renewal};
+pub use lessor::{Checkpoint, Lasting, Lessor, Millis, Pace, Recollection, Remaining, Renewal, Standing};
 pub use load::Load;
 pub use machine::{Machine, Position};
 pub use member::{Member, Members};

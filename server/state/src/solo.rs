@@ -20,7 +20,7 @@ use tenure_proto::internal::{
 use crate::answer::{Applied, Refusal, Response};
 use crate::change::{Key, LeaseId};
 use crate::check;
-use crate::lessor::{Lessor, Millis, Pace, Renewal};
+use crate::lessor::{Lessor, Millis, Pace, Recollection, Renewal};
 use crate::machine::{Machine, Position};
 use crate::revision::Revision;
 use crate::txn;
@@ -93,7 +93,7 @@ impl Solo {
         memory.take(machine.sweep(None, usize::MAX).0);
         let mut solo = Solo::start(settings, machine, memory);
         solo.now = now;
-        solo.lessor.restored(solo.position.index, now);
+        solo.lessor.restored(now, solo.machine.leases().iter());
         solo.change_leader();
         solo
     }
@@ -190,6 +190,7 @@ impl Solo {
     pub fn lease_keep_alive(&mut self, request: &LeaseKeepAliveRequest) -> LeaseKeepAliveResponse {
         let header = self.header();
         let id = LeaseId(request.id);
+        self.lessor.told([id], self.now);
         let ttl = loop {
             match self.lessor.renew(id, self.now, self.now) {
                 Renewal::Renewed { ttl_s } => break ttl_s,
@@ -276,11 +277,14 @@ impl Solo {
         self.now = end;
     }
 
-    /// A new term begins, and whoever leads it counts the leases from what the log remembers of them.
+    /// A new term begins, and whoever leads it counts the leases from what is known of them: here one member is a majority.
     pub fn change_leader(&mut self) {
         self.position.term += 1;
         let extension_ms = self.settings.election_timeout_ms;
-        self.lessor.promote(self.position.term, self.now, self.machine.leases().iter(), extension_ms);
+        let Position { term, index, .. } = self.position;
+        self.lessor.promote(term, index, self.now, self.machine.leases().iter(), extension_ms);
+        let alone = Recollection { others: Vec::new(), majority: 1 };
+        self.lessor.recall(term, &alone, None, usize::MAX, self.now);
     }
 
     /// Removes what compaction made unreadable, `keys_max` keys behind `after`; gives where to go on.

@@ -4,7 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tenure_state::{Checkpoint, Effect, Lease, LeaseId, Lessor, Millis, Pace, Remaining, Renewal};
+use tenure_state::{
+    Checkpoint, Effect, Lasting, Lease, LeaseId, Lessor, Millis, Pace, Recollection, Remaining, Renewal,
+    Standing,
+};
 
 const EXTENSION_MS: u64 = 1_000;
 const UNHURRIED: Pace =
@@ -31,7 +34,7 @@ fn promote(lessor: &mut Lessor, term: u64, now: u64, leases: impl IntoIterator<I
         (LeaseId(id), Lease { ttl_s, epoch: id as u64, remaining_s, keys: BTreeSet::new() })
     };
     let leases: BTreeMap<LeaseId, Lease> = leases.into_iter().map(remember).collect();
-    lessor.promote(term, Millis(now), leases.iter().map(|(id, lease)| (*id, lease)), EXTENSION_MS);
+    lessor.promote(term, u64::MAX, Millis(now), leases.iter().map(|(id, lease)| (*id, lease)), EXTENSION_MS);
 }
 
 fn expired(lessor: &mut Lessor, now: u64) -> Vec<(i64, u64)> {
@@ -335,6 +338,155 @@ fn a_new_leader_makes_the_log_forget_what_it_started_from_before_it_renews() {
     let mut lessor = Lessor::new(CHECKPOINTING);
     promote(&mut lessor, 2, 0, [(1, 900, 100)]);
     assert_eq!(renew(&mut lessor, 1, 10, 20), Renewal::ForgetCheckpoint { epoch: 1, ttl_s: 900 });
+}
+
+/// Until when another member says that these leases last, by the clock of who asked.
+fn said(lasting: &[(i64, u64)]) -> Vec<(LeaseId, Millis)> {
+    lasting.iter().map(|(id, until)| (LeaseId(*id), Millis(*until))).collect()
+}
+
+/// Leases are looked at two at a time.
+fn recall(lessor: &mut Lessor, term: u64, others: Vec<Vec<(LeaseId, Millis)>>, majority: usize, now: u64) {
+    let (said, mut after) = (Recollection { others, majority }, None);
+    loop {
+        after = lessor.recall(term, &said, after, 2, Millis(now));
+        if after.is_none() {
+            return;
+        }
+    }
+}
+
+fn left(lessor: &Lessor, id: i64, now: u64) -> i64 {
+    lessor.remaining(LeaseId(id), Millis(now)).unwrap().remaining_s
+}
+
+#[test]
+fn a_new_leader_counts_from_the_latest_that_a_majority_knows() {
+    for (others, majority, expected) in [
+        (vec![said(&[(1, 70_000)])], 2, 80),
+        (vec![said(&[(1, 99_000)])], 2, 99),
+        // Of five, any three: the best of them.
+        (vec![said(&[(1, 90_000)]), said(&[(1, 70_000)])], 3, 90),
+        (vec![said(&[(1, 90_000)]), said(&[(1, 70_000)]), said(&[(1, 60_000)])], 3, 80),
+        // Too few know of it: it may have been renewed a moment ago.
+        (vec![said(&[(2, 70_000)])], 2, 150),
+        (vec![], 1, 80),
+    ] {
+        let mut lessor = Lessor::new(UNHURRIED);
+        lessor.follow(&granted(1, 60, 1), Millis(20_000));
+        lessor.promote(
+            2,
+            1,
+            Millis(90_000),
+            [(LeaseId(1), &Lease { ttl_s: 60, epoch: 1, remaining_s: 0, keys: BTreeSet::new() })],
+            0,
+        );
+        assert_eq!((left(&lessor, 1, 0), lessor.has_recalled()), (150, false));
+        recall(&mut lessor, 2, others.clone(), majority, 90_000);
+        // Never less than the moment in which it came to lead.
+        assert_eq!((left(&lessor, 1, 0), lessor.has_recalled()), (expected.max(90), true), "{others:?}");
+    }
+}
+
+#[test]
+fn what_is_asked_for_before_the_members_answer_keeps_its_whole_time() {
+    let mut lessor = Lessor::new(UNHURRIED);
+    (1..=4).for_each(|id| lessor.follow(&granted(id, 60, id as u64), Millis(0)));
+    promote(&mut lessor, 2, 30_000, [(1, 60, 0), (2, 60, 0), (3, 60, 0)]);
+    // Members are being told that it is renewed; whether the client hears of it is not known yet.
+    lessor.told([LeaseId(1)], Millis(31_000));
+    lessor.follow(&granted(2, 60, 9), Millis(31_000));
+    recall(&mut lessor, 2, vec![], 1, 32_000);
+    assert_eq!([1, 2, 3].map(|id| left(&lessor, id, 0)), [91, 91, 61]);
+    // Once, and only in that term.
+    recall(&mut lessor, 2, vec![said(&[(1, 0)])], 1, 32_000);
+    recall(&mut lessor, 3, vec![said(&[(1, 0)])], 1, 32_000);
+    assert_eq!(left(&lessor, 1, 0), 91);
+}
+
+#[test]
+fn a_lease_younger_than_what_members_have_applied_is_not_taken_for_an_older_one_of_its_id() {
+    let mut lessor = Lessor::new(UNHURRIED);
+    lessor.follow(&granted(1, 60, 1), Millis(0));
+    // The machine has the younger one already; its effects are still to be followed here.
+    let younger = Lease { ttl_s: 60, epoch: 8, remaining_s: 0, keys: BTreeSet::new() };
+    lessor.promote(2, 7, Millis(50_000), [(LeaseId(1), &younger)], 0);
+    recall(&mut lessor, 2, vec![], 1, 50_000);
+    assert_eq!(left(&lessor, 1, 50_000), 60);
+}
+
+#[test]
+fn a_witness_counts_from_the_last_renewal_and_from_a_checkpoint_if_that_leaves_less() {
+    let mut lessor = Lessor::new(CHECKPOINTING);
+    let knows = |lessor: &Lessor, now| lessor.recite(None, 10, Millis(now)).first().map(|it| it.left_ms);
+    lessor.follow(&granted(1, 60, 1), Millis(0));
+    lessor.told([LeaseId(1), LeaseId(2)], Millis(10_000));
+    assert_eq!(knows(&lessor, 11_000), Some(59_000));
+    let checkpoint = |remaining_s| Effect::LeaseCheckpointed { id: LeaseId(1), remaining_s, epoch: 2 };
+    lessor.follow(&checkpoint(59), Millis(20_000));
+    assert_eq!(knows(&lessor, 20_000), Some(50_000), "it knew more");
+    lessor.follow(&checkpoint(20), Millis(20_000));
+    assert_eq!(knows(&lessor, 21_000), Some(19_000));
+    lessor.follow(&checkpoint(60), Millis(30_000));
+    assert_eq!(knows(&lessor, 30_000), Some(60_000), "forgotten, since it is being renewed");
+    assert_eq!(knows(&lessor, 100_000), Some(0));
+    lessor.follow(&gone(1), Millis(100_000));
+    assert_eq!(knows(&lessor, 100_000), None);
+}
+
+#[test]
+fn a_lesson_counts_for_the_beginning_it_was_made_for_and_takes_back_no_renewal_told_after_it() {
+    let mut lessor = Lessor::new(UNHURRIED);
+    let lease = Lease { ttl_s: 60, epoch: 1, remaining_s: 0, keys: BTreeSet::new() };
+    let later = Lease { remaining_s: 20, ..lease.clone() };
+    lessor.restored(Millis(1_000), [(LeaseId(1), &lease), (LeaseId(2), &later)]);
+    let knows = |lessor: &Lessor| -> Vec<u64> {
+        lessor.recite(None, 10, Millis(1_000)).iter().map(|it| it.left_ms).collect()
+    };
+    assert_eq!(knows(&lessor), [60_000, 20_000], "what the log remembers");
+    let Standing { resets, complete } = lessor.standing();
+    assert!(!complete);
+    let lesson = |left_ms| [1, 2, 3].map(|id| Lasting { id: LeaseId(id), left_ms });
+    lessor.learn(resets - 1, &lesson(1), true, Millis(1_000));
+    assert_eq!((knows(&lessor), lessor.standing().complete), (vec![60_000, 20_000], false));
+    lessor.learn(resets, &lesson(30_000), false, Millis(1_000));
+    assert_eq!((knows(&lessor), lessor.standing().complete), (vec![30_000, 20_000], false));
+    lessor.told([LeaseId(1)], Millis(1_000));
+    lessor.learn(resets, &[], true, Millis(1_000));
+    assert_eq!((knows(&lessor), lessor.standing().complete), (vec![60_000, 20_000], true));
+    // Others vote now: it may be that none of them was told.
+    lessor.follow(&Effect::MembersChanged, Millis(1_000));
+    assert_eq!(knows(&lessor), [60_000, 60_000]);
+    assert_eq!(lessor.standing(), Standing { resets: resets + 1, complete: false });
+}
+
+#[test]
+fn a_leader_teaches_what_it_owes_and_not_what_it_gave_on_top_and_only_once_it_has_asked() {
+    let mut lessor = Lessor::new(UNHURRIED);
+    (1..=3).for_each(|id| lessor.follow(&granted(id, 60, id as u64), Millis(0)));
+    promote(&mut lessor, 2, 30_000, [(1, 60, 0), (2, 60, 0), (3, 60, 0)]);
+    assert_eq!(lessor.lesson(None, 10, Millis(30_000)), None);
+    recall(&mut lessor, 2, vec![], 1, 30_000);
+    // Being renewed, renewed, left alone.
+    lessor.told([LeaseId(1), LeaseId(2)], Millis(40_000));
+    assert_eq!(renew(&mut lessor, 2, 40_000, 41_000), Renewal::Renewed { ttl_s: 60 });
+    let lesson = |after: Option<i64>, most| -> Vec<(i64, u64)> {
+        let lesson = lessor.lesson(after.map(LeaseId), most, Millis(50_000)).unwrap();
+        lesson.iter().map(|it| (it.id.0, it.left_ms)).collect()
+    };
+    assert_eq!(lesson(None, 2), [(1, 50_000), (2, 51_000)]);
+    assert_eq!(lesson(Some(2), 2), [(3, 10_000)]);
+}
+
+#[test]
+fn what_is_recalled_is_written_to_the_log_only_once_its_holder_had_time_to_come() {
+    let mut lessor = Lessor::new(CHECKPOINTING);
+    lessor.follow(&granted(1, 60, 1), Millis(0));
+    promote(&mut lessor, 2, 40_000, [(1, 60, 0)]);
+    recall(&mut lessor, 2, vec![], 1, 40_000);
+    assert_eq!(lessor.checkpoints_due(Millis(40_999), 10), vec![]);
+    let checkpoint = Checkpoint { id: LeaseId(1), epoch: 1, remaining_s: 19 };
+    assert_eq!(lessor.checkpoints_due(Millis(41_000), 10), vec![checkpoint]);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use tenure_state::{Checkpoint, Effect, Lease, LeaseId, Lessor, Millis, Pace, Renewal};
+use tenure_state::{Checkpoint, Effect, Lease, LeaseId, Lessor, Millis, Pace, Recollection, Renewal};
 
 const PACE: Pace =
     Pace { expiries_per_second: 1_000, spread_ms_max: 10_000, checkpoint_interval_ms: Some(300_000) };
@@ -29,6 +29,8 @@ struct Cluster {
     lease: Option<Lease>,
     checkpoints: usize,
     forgotten: usize,
+    /// Members are killed now and then.
+    killed: bool,
 }
 
 impl Cluster {
@@ -44,7 +46,9 @@ impl Cluster {
             lease: Some(lease),
             checkpoints: 0,
             forgotten: 0,
+            killed: false,
         };
+        cluster.emit(&Effect::LeaseGranted { id: LEASE, ttl_s, epoch: 1 });
         cluster.lead(0, 0);
         cluster
     }
@@ -58,7 +62,36 @@ impl Cluster {
         self.leader = Some(member);
         let (term, now) = (self.term, self.clock(member));
         let leases = self.lease.iter().map(|lease| (LEASE, lease));
-        self.members[member].promote(term, now, leases, extension_ms);
+        self.members[member].promote(term, self.index, now, leases, extension_ms);
+        // One other makes it a majority of three; both answer where members come back that know nothing.
+        let spared = if self.killed { None } else { Some((member + 1 + self.term as usize % 2) % 3) };
+        let known = (0..3).filter(|other| *other != member && Some(*other) != spared).map(|other| {
+            let known = self.members[other].recite(None, 10, self.clock(other));
+            known.iter().map(|it| (it.id, now.plus(it.left_ms))).collect()
+        });
+        let said = Recollection { others: known.collect(), majority: 2 };
+        self.members[member].recall(term, &said, None, 10, now);
+    }
+
+    /// A member is killed and comes back at once.
+    fn restart(&mut self, member: usize) {
+        let now = self.clock(member);
+        let leases = self.lease.iter().map(|lease| (LEASE, lease));
+        self.members[member].restored(now, leases);
+    }
+
+    /// The leader teaches whoever knows too little.
+    fn teach(&mut self) {
+        let Some(leader) = self.leader else { return };
+        for member in 0..self.members.len() {
+            let standing = self.members[member].standing();
+            let lesson = self.members[leader].lesson(None, 10, self.clock(leader));
+            if let Some(lesson) = lesson.filter(|_| !standing.complete) {
+                // Each change of leader costs what a lesson takes.
+                let now = self.clock(member).plus(1);
+                self.members[member].learn(standing.resets, &lesson, true, now);
+            }
+        }
     }
 
     fn emit(&mut self, effect: &Effect) {
@@ -93,6 +126,11 @@ impl Cluster {
     fn renew(&mut self) {
         let Some(leader) = self.leader else { return };
         let now = self.clock(leader);
+        // A majority is told; which, changes.
+        for member in [leader, (leader + 1 + self.now as usize / 100 % 2) % 3] {
+            let now = self.clock(member);
+            self.members[member].told([LEASE], now);
+        }
         if let Renewal::ForgetCheckpoint { epoch, ttl_s } = self.members[leader].renew(LEASE, now, now) {
             self.forgotten += 1;
             self.checkpoint(epoch, ttl_s);
@@ -104,32 +142,40 @@ impl Cluster {
 /// A reign: how long it lasts, and how long nobody led before it, in milliseconds.
 type Reign = (u64, u64);
 
-/// Two fifths of the TTL, or what the shortest TTLs have instead.
-fn noticed_after_ms(ttl_s: i64) -> u64 {
-    (ttl_s * 2 / 5).max((ttl_s + 2) / 3 + 1).min(300) as u64 * 1_000
-}
-
-/// Lets the holder go at 0 and leaders reign one after the other, the last for ever; gives when the lease ended and when the
-/// last leader before that began.
-fn abandoned(ttl_s: i64, first_ms: u64, reigns: &[Reign]) -> (Cluster, u64, u64) {
-    let mut cluster = Cluster::with_lease_of(ttl_s);
+/// Lets the holder go at `left_ms`, having renewed until then, and leaders reign one after the other, the last for ever; `killed`:
+/// each leader comes back knowing nothing. Gives when the lease was last renewed, when it ended and when the last leader before that
+/// began.
+fn abandoned(ttl_s: i64, left_ms: u64, first_ms: u64, reigns: &[Reign], killed: bool) -> (Cluster, [u64; 3]) {
+    let mut cluster = Cluster { killed, ..Cluster::with_lease_of(ttl_s) };
     let mut reigns = reigns.iter().copied().zip((0..3).cycle().skip(1));
     let (mut until, mut next) = (first_ms, reigns.next());
-    let mut began = 0;
+    let (mut began, mut renewed) = (0, 0);
     while cluster.lease.is_some() {
         cluster.now += TICK_MS;
         if let Some(((lasts, pause), member)) = next {
             if cluster.now >= until + pause {
                 cluster.lead(member, ELECTION_MS);
                 (until, began, next) = (cluster.now + lasts, cluster.now, reigns.next());
-            } else if cluster.now >= until {
-                cluster.leader.take().into_iter().for_each(|old| cluster.members[old].demote());
+            } else if cluster.now >= until
+                && let Some(old) = cluster.leader.take()
+            {
+                cluster.members[old].demote();
+                // Not before it had the time to teach the one that was killed before it.
+                if killed && cluster.now >= began + 2 * TICK_MS {
+                    cluster.restart(old);
+                }
             }
+        }
+        cluster.teach();
+        let due = renewed + ttl_s as u64 * 1_000 / 3;
+        if cluster.leader.is_some() && cluster.now >= due && cluster.now <= left_ms {
+            cluster.renew();
+            renewed = cluster.now;
         }
         cluster.look();
     }
     let ended = cluster.now;
-    (cluster, ended, began)
+    (cluster, [renewed, ended, began])
 }
 
 fn reigns() -> impl Strategy<Value = Vec<Reign>> {
@@ -137,35 +183,21 @@ fn reigns() -> impl Strategy<Value = Vec<Reign>> {
     prop::collection::vec((lasts, 0..5_000u64), 0..12)
 }
 
-/// When the count begins that the first checkpoint is taken from: the first reign that lasts long enough for it.
-fn counted_from(ttl_s: i64, first_ms: u64, reigns: &[Reign]) -> u64 {
-    let enough = noticed_after_ms(ttl_s) + 2 * TICK_MS;
-    let (mut begins, mut lasts) = (0, first_ms);
-    for (next_lasts, pause) in reigns {
-        if lasts >= enough {
-            break;
-        }
-        // Reigns begin at ticks, so each may be one late.
-        begins += lasts + pause + 2 * TICK_MS;
-        lasts = *next_lasts;
-    }
-    begins
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn a_dead_holders_lease_ends_one_election_after_its_time_or_the_last_change_of_leader(
-        ttl_s in prop_oneof![3..20i64, 20..400i64],
-        first_ms in 0..100_000u64,
+        ttl_s in prop_oneof![2..20i64, 20..400i64],
+        left_ms in 0..60_000u64,
+        first_ms in 100..100_000u64,
         reigns in reigns(),
+        killed in any::<bool>(),
     ) {
-        let (_, ended, began) = abandoned(ttl_s, first_ms, &reigns);
-        let ttl_ms = ttl_s as u64 * 1_000;
-        prop_assert!(ended >= ttl_ms, "ended after {ended} ms of {ttl_ms}");
-        let due = (counted_from(ttl_s, first_ms, &reigns) + ttl_ms).max(began) + ELECTION_MS;
-        prop_assert!(ended <= due + SLACK_MS, "ended at {ended}, due at {due}");
+        let (_, [renewed, ended, began]) = abandoned(ttl_s, left_ms, first_ms, &reigns, killed);
+        let due = renewed + ttl_s as u64 * 1_000;
+        prop_assert!(ended >= due, "ended after {ended} ms, due at {due}");
+        prop_assert!(ended <= due.max(began) + ELECTION_MS + SLACK_MS, "ended at {ended}, due at {due}, {began}");
     }
 
     #[test]
@@ -174,7 +206,7 @@ proptest! {
         first_ms in 0..100_000u64,
         reigns in reigns(),
     ) {
-        let (cluster, ..) = abandoned(ttl_s, first_ms, &reigns);
+        let (cluster, _) = abandoned(ttl_s, 0, first_ms, &reigns, false);
         prop_assert!(cluster.checkpoints <= 3, "{} checkpoints", cluster.checkpoints);
     }
 
@@ -214,44 +246,41 @@ proptest! {
 fn changes_of_leader_after_the_checkpoint_cost_one_election_together() {
     // Noted after 24 s, then a new leader every 3 s, while the lease has time left.
     let reigns = [(3_000, 0); 10];
-    let (cluster, ended, _) = abandoned(60, 25_000, &reigns);
+    let (cluster, [_, ended, _]) = abandoned(60, 0, 25_000, &reigns, false);
     assert!((60_000 + ELECTION_MS..=60_000 + ELECTION_MS + SLACK_MS).contains(&ended), "{ended}");
     assert_eq!(cluster.checkpoints, 3);
 }
 
 #[test]
-fn a_member_that_was_restored_counts_from_then() {
-    let (ttl_s, epoch, remaining_s) = (60, 7, 36);
-    let lease = Lease { ttl_s, epoch, remaining_s, keys: BTreeSet::new() };
-    let left = |restored_at: Option<(u64, u64)>, heard: Option<(u64, u64)>| {
-        let mut lessor = Lessor::new(PACE);
-        if let Some((applied, at)) = restored_at {
-            lessor.restored(applied, Millis(at));
-        }
-        if let Some((epoch, at)) = heard {
-            lessor.follow(&Effect::LeaseCheckpointed { id: LEASE, remaining_s, epoch }, Millis(at));
-        }
-        lessor.promote(2, Millis(20_000), [(LEASE, &lease)], ELECTION_MS);
-        lessor.remaining(LEASE, Millis(20_000)).unwrap().remaining_s
-    };
-    assert_eq!(left(None, None), 37, "nothing is known: all of it");
-    assert_eq!(left(None, Some((7, 15_000))), 32, "from when it was applied here");
-    assert_eq!(left(None, Some((6, 15_000))), 37, "what was heard of is not what is remembered now");
-    assert_eq!(left(Some((7, 12_000)), None), 29, "from when it came with the whole state");
-    assert_eq!(
-        left(Some((6, 12_000)), None),
-        37,
-        "a checkpoint that is newer than that state was not heard of yet"
-    );
-    assert_eq!(left(Some((6, 12_000)), Some((7, 15_000))), 32);
+fn changes_of_leader_before_the_checkpoint_cost_one_election_together() {
+    // None lasts long enough to notice that the holder is gone, and each that led comes back knowing nothing.
+    let reigns = [(3_000, 500); 30];
+    let (cluster, [_, ended, _]) = abandoned(60, 0, 3_000, &reigns, true);
+    assert!((60_000 + ELECTION_MS..=60_000 + ELECTION_MS + SLACK_MS).contains(&ended), "{ended}");
+    assert_eq!(cluster.checkpoints, 3);
+}
+
+#[test]
+fn when_all_members_were_started_anew_what_the_log_remembers_counts_from_then() {
+    let mut cluster = Cluster::with_lease_of(60);
+    cluster.now = 25_000;
+    cluster.look();
+    (0..3).for_each(|member| cluster.restart(member));
+    cluster.now = 30_000;
+    cluster.lead(1, ELECTION_MS);
+    let remaining = cluster.members[1].remaining(LEASE, cluster.clock(1)).unwrap();
+    // 35 s were remembered at 25 s.
+    assert_eq!(remaining.remaining_s, 31);
 }
 
 #[test]
 fn a_live_holder_has_an_election_timeout_to_reach_the_new_leader() {
     let mut lessor = Lessor::new(PACE);
-    lessor.follow(&Effect::LeaseCheckpointed { id: LEASE, remaining_s: 5, epoch: 7 }, Millis(0));
+    lessor.follow(&Effect::LeaseGranted { id: LEASE, ttl_s: 10, epoch: 1 }, Millis(0));
+    lessor.follow(&Effect::LeaseCheckpointed { id: LEASE, remaining_s: 5, epoch: 7 }, Millis(5_000));
     let lease = Lease { ttl_s: 10, epoch: 7, remaining_s: 5, keys: BTreeSet::new() };
-    lessor.promote(2, Millis(60_000), [(LEASE, &lease)], ELECTION_MS);
+    lessor.promote(2, 7, Millis(60_000), [(LEASE, &lease)], ELECTION_MS);
+    lessor.recall(2, &Recollection { others: vec![], majority: 1 }, None, 10, Millis(60_000));
     assert_eq!(lessor.expired(Millis(60_999), 10), vec![]);
     assert_eq!(
         lessor.renew(LEASE, Millis(60_500), Millis(60_500)),
@@ -263,7 +292,7 @@ fn a_live_holder_has_an_election_timeout_to_reach_the_new_leader() {
 #[test]
 fn a_hundred_thousand_leases_are_checkpointed_in_batches_of_what_is_asked_for() {
     let mut lessor = Lessor::new(PACE);
-    lessor.promote(1, Millis(0), [], 0);
+    lessor.promote(1, 0, Millis(0), [], 0);
     for id in 1..=100_000 {
         lessor.follow(&Effect::LeaseGranted { id: LeaseId(id), ttl_s: 10, epoch: 1 }, Millis(0));
     }

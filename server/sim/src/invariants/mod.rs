@@ -9,6 +9,7 @@ mod linearizable;
 mod log_matching;
 mod no_early_expiry;
 mod no_late_acknowledgement;
+mod no_late_end;
 mod replicas_agree;
 mod watch_complete;
 
@@ -85,6 +86,11 @@ pub trait Invariant {
     fn leaders(&self) -> usize {
         0
     }
+
+    /// How many leases it judged that were left alone while the leader changed, if it looks at those.
+    fn judged(&self) -> usize {
+        0
+    }
 }
 
 pub fn all() -> Vec<Box<dyn Invariant>> {
@@ -99,5 +105,6 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(lease_keys_together::LeaseKeysTogether::default()),
         Box::new(no_early_expiry::NoEarlyExpiry),
         Box::new(no_late_acknowledgement::NoLateAcknowledgement),
+        Box::new(no_late_end::NoLateEnd::default()),
     ]
 }

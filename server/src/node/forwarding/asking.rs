@@ -1,4 +1,4 @@
-//! A long conversation with whoever leads: one question, one answer, in turn. Cheaper than a call for each, and there is only
+//! A long conversation with another member, mostly with whoever leads: one question, one answer, in turn. Cheaper than a call for each, and there is only
 //! ever one question under way, since whoever gathers them asks for all.
 
 use futures::future::BoxFuture;
@@ -49,7 +49,7 @@ impl<Q: Send + 'static, A> Asking<Q, A> {
 }
 
 fn ended() -> Status {
-    Status::unavailable("the leader ended the conversation")
+    Status::unavailable("the member ended the conversation")
 }
 
 /// The two ends of what will be asked: one to begin with, one to send.

@@ -14,7 +14,7 @@
 //! is written in that one or not at all. Once an entry of a later leadership is applied here, whatever was sent for an
 //! earlier one and is not applied never will be: it is sent again, to the new leader, and nobody notices but for the wait.
 
-mod asking;
+pub mod asking;
 mod leases;
 mod sender;
 mod service;

@@ -9,9 +9,11 @@ use tenure_proto::internal::{ExpiredLease, LeaseCheckpoint, LeaseExpire, LeaseRe
 use tenure_state::{Checkpoint, Effect, LeaseId, Lessor, Millis, Pace, Response};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::witness::recalling::recall;
 use super::{Leases, command};
 use crate::clock::Clock;
 use crate::metrics::Meters;
+use crate::peers::Peers;
 use crate::raft::{Consensus, View};
 
 /// Run-out leases removed by one entry: enough to be quick, few enough that other entries pass in between.
@@ -32,7 +34,7 @@ pub struct Counting {
     view: Arc<View>,
     clock: Arc<dyn Clock>,
     /// Wakes the task when a deadline may have come nearer.
-    nearer: Notify,
+    pub(super) nearer: Notify,
     /// Wakes renewals that wait for a removal's outcome.
     pub(super) settled: Notify,
     pub(in crate::node) meters: Arc<Meters>,
@@ -50,9 +52,8 @@ impl Counting {
 
     /// The whole state was replaced by a newer one.
     pub fn restored(&self) {
-        // Epochs are indexes, so the newest says up to where at least the log is in this state.
-        let applied = self.view.machine().leases().iter().map(|(_, lease)| lease.epoch).max().unwrap_or(0);
-        self.lessor.lock().restored(applied, self.now());
+        let mut lessor = self.lessor.lock();
+        lessor.restored(self.now(), self.view.machine().leases().iter());
     }
 
     /// Follows applied commands, in their order.
@@ -76,12 +77,12 @@ impl Counting {
                 self.lessor.lock().follow(effect, self.now());
                 self.settled.notify_waiters();
             }
+            Effect::MembersChanged => self.lessor.lock().follow(effect, self.now()),
             Effect::Changed(_)
             | Effect::Compacted { .. }
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)
-            | Effect::MemberPublished { .. }
-            | Effect::MembersChanged => {}
+            | Effect::MemberPublished { .. } => {}
         }
     }
 
@@ -91,7 +92,7 @@ impl Counting {
 }
 
 /// The task that counts while this member leads: has run-out leases removed, and remaining times remembered.
-pub async fn count(leases: Leases, consensus: Consensus, extension_ms: u64) {
+pub async fn count(leases: Leases, consensus: Consensus, peers: Peers) {
     let mut leadership = consensus.leadership();
     let mut turns = Arc::new(Semaphore::new(1));
     loop {
@@ -105,7 +106,7 @@ pub async fn count(leases: Leases, consensus: Consensus, extension_ms: u64) {
             continue;
         }
         if leases.counting.lessor.lock().term() != Some(now.term) {
-            if !promote(&leases, now.term, extension_ms).await {
+            if !promote(&leases, &consensus, &peers, now.term).await {
                 // The proof failed: either leadership is gone, which the next look will show, or it is worth another try.
                 tokio::time::sleep(RETRY).await;
                 continue;
@@ -121,17 +122,22 @@ pub async fn count(leases: Leases, consensus: Consensus, extension_ms: u64) {
     }
 }
 
-/// Takes up the count once all entries of earlier leaders are applied here.
-async fn promote(leases: &Leases, term: u64, extension_ms: u64) -> bool {
+/// Takes up the count once all entries of earlier leaders are applied here, and has the other voters asked what they know.
+async fn promote(leases: &Leases, consensus: &Consensus, peers: &Peers, term: u64) -> bool {
     if leases.confirm_here().await.is_err() {
         return false;
     }
-    // With the lessor held: an effect that is followed later than the state it came from is followed twice, never missed.
-    let mut lessor = leases.counting.lessor.lock();
-    let machine = leases.view.machine();
-    lessor.promote(term, leases.counting.now(), machine.leases().iter(), extension_ms);
-    drop(lessor);
+    let followed = *consensus.applied().borrow();
+    let extension_ms = peers.patience().as_millis() as u64;
+    {
+        // With the lessor held: an effect that is followed later than the state it came from is followed twice, never missed.
+        let mut lessor = leases.counting.lessor.lock();
+        let machine = leases.view.machine();
+        lessor.promote(term, followed, leases.counting.now(), machine.leases().iter(), extension_ms);
+    }
     leases.counting.settled.notify_waiters();
+    let (counting, consensus, peers) = (leases.counting.clone(), consensus.clone(), peers.clone());
+    tokio::spawn(async move { recall(&counting, &consensus, &peers, term, followed).await });
     true
 }
 

@@ -1,7 +1,8 @@
 //! Leases with their time: grants and revocations through the log, renewals by the leader after a proof of leadership,
-//! wherever it is. A member that does not lead never says of itself how much time a lease has left.
+//! wherever it is, and once a majority was told. A member that does not lead never says of itself how much time a lease has left.
 
 mod count;
+pub mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tenure_proto::internal::command::Wish;
 use tenure_proto::internal::{Command, LeaseCheckpoint, LeaseGrant, LeaseRemaining, LeaseRevoke};
-use tenure_state::{LeaseId, Millis, Refusal, Renewal, Revision, TTL_MAX_S};
+use tenure_state::{LeaseId, Millis, Refusal, Renewal, Revision, Standing, TTL_MAX_S};
 use tokio::sync::watch;
 
 pub use count::{Counting, count};
@@ -21,6 +22,7 @@ use super::writer::Writer;
 use crate::ids::LeaseIds;
 use crate::planted::{self, Bug};
 use crate::raft::{Leadership, Mandate, Unavailable, View};
+use witness::telling::Telling;
 
 /// How long to wait after the leader could not be asked, unless another is known before.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -51,6 +53,7 @@ pub struct Leases {
     writer: Writer,
     read_index: ReadIndex,
     counting: Arc<Counting>,
+    telling: Telling,
     elsewhere: Elsewhere,
     ids: Arc<LeaseIds>,
     leadership: watch::Receiver<Leadership>,
@@ -66,6 +69,7 @@ pub struct Parts {
     pub writer: Writer,
     pub read_index: ReadIndex,
     pub counting: Arc<Counting>,
+    pub telling: Telling,
     pub elsewhere: Elsewhere,
     pub ids: Arc<LeaseIds>,
     pub leadership: watch::Receiver<Leadership>,
@@ -75,9 +79,19 @@ pub struct Parts {
 
 impl Leases {
     pub fn new(parts: Parts) -> Leases {
-        let Parts { view, writer, read_index, counting, elsewhere, ids, leadership, timeout, ttl_min_s } =
-            parts;
-        Leases { view, writer, read_index, counting, elsewhere, ids, leadership, timeout, ttl_min_s }
+        let Parts {
+            view,
+            writer,
+            read_index,
+            counting,
+            telling,
+            elsewhere,
+            ids,
+            leadership,
+            timeout,
+            ttl_min_s,
+        } = parts;
+        Leases { view, writer, read_index, counting, telling, elsewhere, ids, leadership, timeout, ttl_min_s }
     }
 
     /// `id` 0 lets this member choose one. Gives the id and the TTL, which may have been raised.
@@ -89,6 +103,11 @@ impl Leases {
         let ttl = ttl_s.max(self.ttl_min_s);
         let written = self.writer.write(command(Wish::LeaseGrant(LeaseGrant { id, ttl }))).await?;
         Ok((LeaseId(id), ttl, written.revision))
+    }
+
+    /// What this member's knowledge of others' renewals is worth.
+    pub fn standing(&self) -> Standing {
+        self.counting.lessor.lock().standing()
     }
 
     /// An id that no lease has, nor ever had.
@@ -149,10 +168,10 @@ impl Leases {
     /// As the leader. None for each lease that has to wait for something.
     pub(super) async fn renew_here(&self, ids: &[LeaseId]) -> Result<Vec<Option<i64>>, Error> {
         let asked_at = self.counting.now();
-        if !planted::is(Bug::RenewUnproven) {
-            self.confirm_here().await?;
-        }
         self.counted().await?;
+        if !planted::is(Bug::RenewUnproven) {
+            self.prove(ids).await?;
+        }
         let mut lessor = self.counting.lessor.lock();
         let now = self.counting.now();
         let renewals = ids.iter().map(|id| match lessor.renew(*id, asked_at, now) {
@@ -166,11 +185,12 @@ impl Leases {
         Ok(renewals)
     }
 
-    /// As the leader: waits for the count to begin, for removals' outcomes, or for the log to forget checkpoints.
+    /// As the leader: waits for removals' outcomes, or for the log to forget checkpoints.
     pub(super) async fn renew_patiently_here(&self, ids: &[LeaseId]) -> Result<Vec<i64>, Error> {
         let asked_at = self.counting.now();
         let patient = async {
-            self.confirm_here().await?;
+            self.counted().await?;
+            self.prove(ids).await?;
             let mut ttls = vec![None; ids.len()];
             loop {
                 let settled = self.counting.settled.notified();
@@ -179,13 +199,22 @@ impl Leases {
                         self.count_renewed(&ttls);
                         return Ok(ttls.into_iter().flatten().collect());
                     }
-                    Wait::Count => self.counted().await?,
+                    // What was proven was so of another leadership.
+                    Wait::Count => return Err(Unavailable::LeaderChanged.into()),
                     Wait::Checkpoints(leases) => self.forget_checkpoints(leases).await?,
                     Wait::Removals => settled.await,
                 }
             }
         };
         tokio::time::timeout(self.timeout, patient).await.unwrap_or(Err(Unavailable::TimedOut.into()))
+    }
+
+    /// Returns once it is proven that this member leads, and a majority was told that these may be renewed, both begun after this
+    /// call: what must be before a renewal counts.
+    async fn prove(&self, ids: &[LeaseId]) -> Result<(), Error> {
+        let told = async { Ok(self.telling.tell(ids).await?) };
+        tokio::try_join!(self.confirm_here(), told)?;
+        Ok(())
     }
 
     fn count_renewed(&self, ttls: &[Option<i64>]) {
@@ -320,6 +349,7 @@ impl Leases {
 /// What renewals have to wait for before it is worth asking again.
 enum Wait {
     Nothing,
+    /// For the count to begin.
     Count,
     Checkpoints(Vec<LeaseRemaining>),
     Removals,

@@ -16,6 +16,10 @@ pub(super) struct Countdown {
     pub leaving: bool,
     /// The log may hold a remaining time shorter than the TTL, for the next leader to count from.
     pub undercut: bool,
+    /// Counted from when this member came to lead, for want of knowing since when to count; a majority may know.
+    pub guessed: bool,
+    /// Until when it lasts if the renewal is acknowledged that members are being told of.
+    pub told: Millis,
     /// The next checkpoint is due when so many seconds are left; 0: there is none.
     pub mark_s: i64,
     /// Its place in the queue of deadlines; None while its removal is being decided.
@@ -33,34 +37,47 @@ impl Countdown {
             owed: deadline,
             leaving: false,
             undercut: false,
+            guessed: false,
+            told: Millis(0),
             mark_s: first_mark_s(ttl_s, pace),
             queued: None,
             checkpoint_queued: None,
         }
     }
 
-    /// `taken_by`: when the checkpoint that it remembers, if it does, had been taken.
-    pub fn remembered(
-        lease: &Lease,
-        taken_by: Millis,
-        now: Millis,
-        extension_ms: u64,
-        pace: &Pace,
-    ) -> Countdown {
-        let whole = Countdown::granted(lease.ttl_s, lease.epoch, now, pace);
-        if lease.remaining_s <= 0 || lease.remaining_s >= lease.ttl_s {
-            return Countdown { deadline: whole.deadline.plus(extension_ms), ..whole };
+    /// With what the log remembers of its time, as if that had been written just now.
+    pub fn remembered(lease: &Lease, now: Millis, extension_ms: u64, pace: &Pace) -> Countdown {
+        let left_s = lease.remembered_s();
+        let mut countdown = Countdown::granted(lease.ttl_s, lease.epoch, now, pace);
+        countdown.undercut = left_s < lease.ttl_s;
+        if countdown.undercut {
+            countdown.mark_s = next_mark_s(lease.ttl_s, left_s, pace);
         }
-        let owed = taken_by.plus(to_ms(lease.remaining_s));
-        // One that is overdue waits for a whole second: what is replicated is rounded up to it.
-        let left_s = (owed.since(now) / 1_000) as i64;
-        Countdown {
-            deadline: owed.max(now).plus(extension_ms),
-            owed,
-            undercut: true,
-            mark_s: next_mark_s(lease.ttl_s, lease.remaining_s, pace).min(left_s),
-            ..whole
+        countdown.count_from(now.plus(to_ms(left_s)), now, extension_ms);
+        countdown
+    }
+
+    /// A majority knows that it is owed no more than until then; `led_since`: when this member came to lead.
+    pub fn recalled(&mut self, owed: Millis, led_since: Millis, extension_ms: u64, now: Millis) {
+        self.guessed = false;
+        if owed < self.owed {
+            self.count_from(owed, led_since, extension_ms);
+            // Not while its holder may still be looking for the new leader; and what is replicated is rounded up to a second.
+            let noticed = led_since.plus(extension_ms).max(now);
+            self.mark_s = self.mark_s.min((owed.since(noticed) / 1_000) as i64);
         }
+    }
+
+    /// Whoever has a lease is given some time to find the new leader.
+    fn count_from(&mut self, owed: Millis, led_since: Millis, extension_ms: u64) {
+        self.owed = owed;
+        self.deadline = owed.max(led_since).plus(extension_ms);
+    }
+
+    /// It may be renewed in a moment.
+    pub fn told(&mut self, now: Millis) {
+        self.guessed = false;
+        self.told = now.plus(to_ms(self.ttl_s));
     }
 
     /// Counts the whole TTL from `now`. Never takes time back that a change of leader gave: the queue relies on it.
@@ -105,6 +122,6 @@ fn next_mark_s(ttl_s: i64, left_s: i64, pace: &Pace) -> i64 {
 }
 
 /// Seconds of the machine to milliseconds. The machine admits neither negative TTLs nor any near the end of the range.
-fn to_ms(seconds: i64) -> u64 {
+pub(super) fn to_ms(seconds: i64) -> u64 {
     u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000)
 }

@@ -1,0 +1,330 @@
+//! The leader's voice: of renewals that wait to be acknowledged it tells all voters, and those go on once a majority has noted them.
+//! One round is under way at a time; whoever arrives meanwhile shares the next. A voter that is slow or away misses rounds, which
+//! does no harm: a majority knows. One that has lost its knowledge is taught in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use tenure_grpc::internal::witness_client::WitnessClient;
+use tenure_proto::internal::{Lesson, WitnessRequest, WitnessResponse};
+use tenure_state::LeaseId;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+use tonic::Status;
+
+use super::super::Counting;
+use super::{LEASES_AT_ONCE, to_wire};
+use crate::ids::MemberId;
+use crate::node::forwarding::asking::{Asking, questions};
+use crate::peers::{Lane, Peers};
+use crate::raft::{Consensus, Mandate, Unavailable};
+
+/// Renewals in one round, about.
+const RENEWALS_AT_ONCE: usize = 32_768;
+/// Before a voter that failed to answer is spoken to again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Looks in an election timeout at whether all voters know enough, and whether a round takes too long.
+const LOOKS: u32 = 2;
+
+/// Where renewals are handed in. Cloning shares it.
+#[derive(Clone)]
+pub struct Telling {
+    counting: Arc<Counting>,
+    consensus: Consensus,
+    peers: Peers,
+    gathered: Arc<Mutex<Vec<Renewals>>>,
+    come: Arc<Notify>,
+}
+
+/// Of one client's stream, or of one member's clients.
+struct Renewals {
+    ids: Vec<LeaseId>,
+    tell: oneshot::Sender<Result<(), Unavailable>>,
+}
+
+impl Telling {
+    pub fn new(counting: Arc<Counting>, consensus: Consensus, peers: Peers) -> Telling {
+        Telling { counting, consensus, peers, gathered: Arc::default(), come: Arc::default() }
+    }
+
+    /// Returns once a majority of the voters has noted, after this call, that these leases may last their TTL from then. Fails
+    /// if this member does not lead, or not surely any more.
+    pub async fn tell(&self, ids: &[LeaseId]) -> Result<(), Unavailable> {
+        if self.consensus.voters() == [self.peers.own().0] {
+            return self.note_here(ids.iter().copied()).map(drop);
+        }
+        let (tell, told) = oneshot::channel();
+        self.gathered.lock().push(Renewals { ids: ids.to_vec(), tell });
+        self.come.notify_one();
+        told.await.unwrap_or(Err(Unavailable::Stopped))
+    }
+
+    /// This member is one of the voters itself. Gives the leadership that is being counted for.
+    fn note_here(&self, ids: impl IntoIterator<Item = LeaseId>) -> Result<Mandate, Unavailable> {
+        let mut lessor = self.counting.lessor.lock();
+        let term = lessor.term().ok_or(Unavailable::LeaderChanged)?;
+        let own = Mandate { term, member: self.peers.own().0 };
+        if self.consensus.vote() != own {
+            return Err(Unavailable::LeaderChanged);
+        }
+        lessor.told(ids, self.counting.now());
+        Ok(own)
+    }
+
+    /// The task that speaks.
+    pub async fn run(self) {
+        let mut looks = tokio::time::interval(self.peers.patience() / LOOKS);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let come = self.come.clone();
+        let mut voice = Voice {
+            telling: self,
+            voters: Vec::new(),
+            idle: BTreeMap::new(),
+            spoken_to: BTreeSet::new(),
+            answers: FuturesUnordered::new(),
+            round: None,
+            rounds: 0,
+        };
+        loop {
+            tokio::select! {
+                biased;
+                Some((listener, round, heard)) = voice.answers.next() => voice.listen(listener, round, heard),
+                () = come.notified() => {}
+                _ = looks.tick() => voice.look(),
+            }
+            voice.begin();
+        }
+    }
+}
+
+/// The task's state.
+struct Voice {
+    telling: Telling,
+    /// As of the last round or look.
+    voters: Vec<u64>,
+    /// Voters that can be spoken to.
+    idle: BTreeMap<u64, Listener>,
+    /// Voters that have not answered yet.
+    spoken_to: BTreeSet<u64>,
+    /// Each with the number of the round whose renewals the question was about, if it was about any.
+    answers: FuturesUnordered<BoxFuture<'static, (Listener, Option<u64>, Heard)>>,
+    round: Option<Round>,
+    /// How many there were.
+    rounds: u64,
+}
+
+type Heard = Result<WitnessResponse, Status>;
+
+struct Round {
+    waiting: Vec<Renewals>,
+    /// How many voters have noted it.
+    noted: usize,
+    until: Instant,
+}
+
+impl Voice {
+    /// Begins rounds as long as renewals wait for one and none is under way.
+    fn begin(&mut self) {
+        while self.round.is_none() {
+            let waiting = take(&mut self.telling.gathered.lock());
+            if waiting.is_empty() {
+                return;
+            }
+            let ids = || waiting.iter().flat_map(|renewals| renewals.ids.iter().copied());
+            let leader = match self.telling.note_here(ids()) {
+                Ok(leader) => leader,
+                Err(unavailable) => {
+                    settle(waiting, Err(unavailable));
+                    continue;
+                }
+            };
+            let renewed: Vec<i64> = ids().map(|id| id.0).collect();
+            self.rounds += 1;
+            self.find_voters(leader);
+            let noted = usize::from(self.voters.contains(&leader.member));
+            let until = Instant::now() + self.telling.peers.patience();
+            self.round = Some(Round { waiting, noted, until });
+            self.speak(&renewed, Some(self.rounds));
+            self.settle_if_noted();
+        }
+    }
+
+    /// Now and then: gives up a round that takes too long, and finds out which voters know too little.
+    fn look(&mut self) {
+        if let Some(round) = self.round.take_if(|round| round.until <= Instant::now()) {
+            settle(round.waiting, Err(Unavailable::TimedOut));
+        }
+        // Without a count there is nothing to teach.
+        let Ok(leader) = self.telling.note_here([]) else { return };
+        if !self.telling.counting.lessor.lock().has_recalled() {
+            return;
+        }
+        self.find_voters(leader);
+        self.learn_here();
+        self.speak(&[], None);
+    }
+
+    fn find_voters(&mut self, leader: Mandate) {
+        self.voters = self.telling.consensus.voters();
+        let voters = &self.voters;
+        self.idle.retain(|member, listener| voters.contains(member) && listener.leader == leader);
+        for member in voters.iter().filter(|member| **member != leader.member) {
+            if !self.spoken_to.contains(member) {
+                self.idle.entry(*member).or_insert_with(|| Listener::new(*member, leader));
+            }
+        }
+    }
+
+    /// To all that can be spoken to.
+    fn speak(&mut self, renewed: &[i64], round: Option<u64>) {
+        let now = Instant::now();
+        let ready: Vec<Listener> =
+            self.idle.extract_if(.., |_, listener| listener.not_before <= now).map(|(_, it)| it).collect();
+        for listener in ready {
+            self.say(listener, renewed.to_vec(), round);
+        }
+    }
+
+    fn say(&mut self, mut listener: Listener, renewed: Vec<i64>, round: Option<u64>) {
+        let lesson = listener.next_lesson(&self.telling.counting);
+        let said = WitnessRequest { term: listener.leader.term, renewed, lesson };
+        self.spoken_to.insert(listener.member);
+        let peers = self.telling.peers.clone();
+        self.answers.push(Box::pin(async move {
+            let heard = listener.ask(&peers, said).await;
+            (listener, round, heard)
+        }));
+    }
+
+    fn listen(&mut self, mut listener: Listener, round: Option<u64>, heard: Heard) {
+        let member = listener.member;
+        self.spoken_to.remove(&member);
+        match heard {
+            Ok(answer) => {
+                listener.heard(&answer);
+                if round == Some(self.rounds)
+                    && let Some(round) = &mut self.round
+                    && self.voters.contains(&member)
+                {
+                    round.noted += 1;
+                }
+                self.settle_if_noted();
+            }
+            Err(status) => {
+                tracing::debug!(member = %MemberId(member), %status, "a voter was not told of renewals");
+                listener =
+                    Listener { not_before: Instant::now() + PAUSE, ..Listener::new(member, listener.leader) };
+            }
+        }
+        let waits = self.round.is_none() && !self.telling.gathered.lock().is_empty();
+        if listener.lesson.is_some() && !waits && self.telling.counting.lessor.lock().has_recalled() {
+            self.say(listener, Vec::new(), None);
+        } else {
+            self.idle.insert(member, listener);
+        }
+    }
+
+    /// Lets renewals go on when a majority has noted them; if others vote by now, they are handed in anew.
+    fn settle_if_noted(&mut self) {
+        let majority = self.voters.len() / 2 + 1;
+        let Some(round) = self.round.take_if(|round| round.noted >= majority) else { return };
+        if self.telling.consensus.voters() == self.voters {
+            settle(round.waiting, Ok(()));
+        } else {
+            self.telling.gathered.lock().extend(round.waiting);
+        }
+    }
+
+    /// What this member knows as a voter, which is not what it counts as the leader.
+    fn learn_here(&self) {
+        let mut after = None;
+        loop {
+            let counting = &self.telling.counting;
+            let mut lessor = counting.lessor.lock();
+            let (standing, now) = (lessor.standing(), counting.now());
+            if standing.complete {
+                return;
+            }
+            let Some(lesson) = lessor.lesson(after, LEASES_AT_ONCE, now) else { return };
+            after = lesson.last().map(|last| last.id);
+            lessor.learn(standing.resets, &lesson, after.is_none(), now);
+        }
+    }
+}
+
+/// Another voter, as the leader speaks to it.
+struct Listener {
+    member: u64,
+    leader: Mandate,
+    asking: Asking<WitnessRequest, WitnessResponse>,
+    /// The lesson it is being given: for which beginning of its knowledge, and behind which lease it goes on.
+    lesson: Option<(u64, Option<LeaseId>)>,
+    not_before: Instant,
+}
+
+impl Listener {
+    fn new(member: u64, leader: Mandate) -> Listener {
+        Listener { member, leader, asking: Asking::default(), lesson: None, not_before: Instant::now() }
+    }
+
+    /// The next part of the lesson. What the leader knows now: it must be said before anything that the leader learns later.
+    fn next_lesson(&mut self, counting: &Counting) -> Option<Lesson> {
+        let (resets, after) = self.lesson?;
+        let leases = counting.lessor.lock().lesson(after, LEASES_AT_ONCE, counting.now())?;
+        let last = leases.len() < LEASES_AT_ONCE;
+        self.lesson = leases.last().filter(|_| !last).map(|last| (resets, Some(last.id)));
+        Some(Lesson { resets, leases: leases.iter().map(to_wire).collect(), last })
+    }
+
+    async fn ask(&mut self, peers: &Peers, said: WitnessRequest) -> Heard {
+        let asked = async {
+            let with = Mandate { term: self.leader.term, member: self.member };
+            if !self.asking.is_with(with) {
+                let unknown = || Status::unavailable("its address is not known");
+                let channel = peers.channel(self.member, Lane::Forwarding).ok_or_else(unknown)?;
+                let (questions, asked) = questions();
+                let request = peers.address(self.member, asked);
+                let mut client = WitnessClient::new(channel);
+                // Boxed: else the compiler loses itself in the lifetimes.
+                let call: BoxFuture<'_, _> = Box::pin(client.tell(request));
+                self.asking.begin(with, questions, call.await?.into_inner());
+            }
+            self.asking.ask(said).await
+        };
+        let late = |_| Err(Status::deadline_exceeded("it does not answer in time"));
+        tokio::time::timeout(peers.patience(), asked).await.unwrap_or_else(late)
+    }
+
+    fn heard(&mut self, answer: &WitnessResponse) {
+        let begun_anew = self.lesson.is_some_and(|(resets, _)| resets != answer.resets);
+        if answer.complete {
+            self.lesson = None;
+        } else if self.lesson.is_none() || begun_anew {
+            self.lesson = Some((answer.resets, None));
+        }
+    }
+}
+
+fn settle(waiting: Vec<Renewals>, outcome: Result<(), Unavailable>) {
+    for renewals in waiting {
+        // Whoever went away does not need to know.
+        let _ = renewals.tell.send(outcome);
+    }
+}
+
+fn take(waiting: &mut Vec<Renewals>) -> Vec<Renewals> {
+    let mut ids = 0;
+    let full = waiting.iter().position(|renewals| {
+        ids += renewals.ids.len();
+        ids >= RENEWALS_AT_ONCE
+    });
+    match full {
+        Some(last) => waiting.drain(..=last).collect(),
+        None => std::mem::take(waiting),
+    }
+}
