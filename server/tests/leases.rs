@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
-use harness::{Cluster, Server};
+use harness::{Cluster, Server, get};
 use tenure_grpc::etcdserverpb::{kv_client::KvClient, lease_client::LeaseClient, watch_client::WatchClient};
 use tenure_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
@@ -296,4 +296,53 @@ async fn a_lease_left_alone_ends_in_its_time_while_leaders_are_killed() {
     let lived = asked.elapsed();
     assert!(lived >= Duration::from_secs(TTL as u64), "it ended after {lived:?}");
     eprintln!("a lease of {TTL} s that was left alone ended after {lived:?}, under its third leader");
+}
+
+/// Waits until all members know what the leader knows of leases' time.
+async fn all_know(cluster: &Cluster) {
+    let asked = Instant::now();
+    for member in &cluster.members {
+        while !get(member.launch.client_port, "/metrics").1.contains("\ntenure_lease_time_known 1\n") {
+            assert!(asked.elapsed() < BOUND, "the leader teaches all members");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The same while no leader counts for long enough to have anything remembered: what members were told of renewals is enough.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_left_alone_ends_in_its_time_though_leaders_are_killed_too_soon_to_remember_it() {
+    const TTL: i64 = 15;
+    /// One election timeout, the leader's grace, and much for a busy machine; far less than the TTL.
+    const LATE_MAX: Duration = Duration::from_secs(7);
+    let mut cluster = Cluster::start(3);
+    all_know(&cluster).await;
+    let follower = (cluster.leader().await + 1) % 3;
+    let mut client = Client::connect(&cluster.members[follower]).await;
+    client.grant(1, TTL).await;
+    client.put("held".to_owned(), 1).await;
+    let asked = Instant::now();
+    assert_eq!(client.keep_alive(1).await, TTL);
+    let mut led = asked;
+    for _ in 0..3 {
+        let leader = cluster.leader().await;
+        cluster.members[leader].kill();
+        cluster.leader_other_than(Some(leader)).await;
+        led = Instant::now();
+        cluster.members[leader].restart();
+        all_know(&cluster).await;
+    }
+    let due = asked + Duration::from_secs(TTL as u64);
+    let mut client = Client::connect(&cluster.members[follower]).await;
+    while client.has("held").await {
+        assert!(asked.elapsed() < BOUND, "the lease never ended");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ended = Instant::now();
+    assert!(ended >= due, "it ended early");
+    eprintln!(
+        "a lease of {TTL} s that was left alone ended after {:?}, under its fourth leader",
+        ended - asked
+    );
+    assert!(ended <= due.max(led) + LATE_MAX, "a change of leader gave it more time");
 }

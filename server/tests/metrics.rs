@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use harness::{Cluster, Launch, Server, eventually};
+use harness::{Cluster, Launch, Server, eventually, get};
 use tenure_grpc::etcdserverpb::kv_client::KvClient;
 use tenure_grpc::etcdserverpb::lease_client::LeaseClient;
 use tenure_grpc::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -90,6 +90,7 @@ const ALWAYS: &[&str] = &[
     "tenure_election_terms_total",
     "tenure_elections_led",
     "tenure_lease_expiry_lateness_seconds",
+    "tenure_lease_time_known",
     "tenure_leases",
     "tenure_lock_grants_total",
     "tenure_lock_holders",
@@ -164,17 +165,6 @@ impl Page {
         assert!(!found.is_empty(), "there is no {name} with {labels:?}");
         found.into_iter().map(|series| self.series[series]).sum()
     }
-}
-
-fn get(port: u16, path: &str) -> (String, String) {
-    let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    connection.set_read_timeout(Some(BOUND)).unwrap();
-    write!(connection, "GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
-    connection.read_to_end(&mut answer).unwrap();
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.to_owned(), body.to_owned())
 }
 
 #[test]

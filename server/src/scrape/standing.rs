@@ -8,7 +8,7 @@ use tokio::sync::watch::Receiver;
 use crate::config::ETCD_COMPATIBILITY_VERSION;
 use crate::ids::{ClusterId, MemberId};
 use crate::metrics::{Counter, Gauge, Registry};
-use crate::node::{Node, Writer};
+use crate::node::{Leases, Node, Writer};
 use crate::raft::{Consensus, Leadership};
 
 pub struct Standing {
@@ -16,6 +16,8 @@ pub struct Standing {
     learning: Arc<AtomicBool>,
     consensus: Consensus,
     writer: Writer,
+    leases: Leases,
+    lease_time_known: Gauge,
     has_leader: Gauge,
     is_leader: Gauge,
     is_learner: Gauge,
@@ -38,6 +40,12 @@ impl Standing {
             learning: node.members.learning(),
             consensus: node.consensus.clone(),
             writer: node.writer.clone(),
+            leases: node.leases.clone(),
+            lease_time_known: gauge(
+                "tenure_lease_time_known",
+                "Whether this member knows all that the leader knew of leases' time when this one had to begin anew. If a majority \
+                 does not when a leader is elected, leases may last up to their TTL longer.",
+            ),
             has_leader: gauge("etcd_server_has_leader", "Whether this member hears of a leader."),
             is_leader: gauge("etcd_server_is_leader", "Whether this member leads."),
             is_learner: gauge("etcd_server_is_learner", "Whether this member only learns and has no vote."),
@@ -80,6 +88,7 @@ impl Standing {
         self.behind.set((committed - progress.applied) as f64);
         self.purged.set(progress.purged as f64);
         self.pending.set(self.writer.under_way() as f64);
+        self.lease_time_known.set(whether(self.leases.standing().complete));
         self.failed.absolute(self.writer.failures());
     }
 }

@@ -5,12 +5,14 @@
 #![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 mod cluster;
+mod http;
 mod peers;
 mod program;
 mod server;
 mod wait;
 
 pub use cluster::Cluster;
+pub use http::get;
 pub use peers::{Etcd, NEW, OLD};
 pub use program::{Finished, Program};
 pub use server::{Launch, Server};

@@ -83,6 +83,7 @@ impl Telling {
         let come = self.come.clone();
         let mut voice = Voice {
             telling: self,
+            leader: Mandate::default(),
             voters: Vec::new(),
             idle: BTreeMap::new(),
             spoken_to: BTreeSet::new(),
@@ -106,6 +107,7 @@ impl Telling {
 struct Voice {
     telling: Telling,
     /// As of the last round or look.
+    leader: Mandate,
     voters: Vec<u64>,
     /// Voters that can be spoken to.
     idle: BTreeMap<u64, Listener>,
@@ -122,6 +124,9 @@ type Heard = Result<WitnessResponse, Status>;
 
 struct Round {
     waiting: Vec<Renewals>,
+    renewed: Vec<i64>,
+    /// Other voters that are being told of it, or were.
+    told: BTreeSet<u64>,
     /// How many voters have noted it.
     noted: usize,
     until: Instant,
@@ -148,8 +153,8 @@ impl Voice {
             self.find_voters(leader);
             let noted = usize::from(self.voters.contains(&leader.member));
             let until = Instant::now() + self.telling.peers.patience();
-            self.round = Some(Round { waiting, noted, until });
-            self.speak(&renewed, Some(self.rounds));
+            self.round = Some(Round { waiting, renewed, told: BTreeSet::new(), noted, until });
+            self.speak();
             self.settle_if_noted();
         }
     }
@@ -161,15 +166,15 @@ impl Voice {
         }
         // Without a count there is nothing to teach.
         let Ok(leader) = self.telling.note_here([]) else { return };
-        if !self.telling.counting.lessor.lock().has_recalled() {
-            return;
+        if self.round.is_none() && self.telling.counting.lessor.lock().has_recalled() {
+            self.find_voters(leader);
+            self.learn_here();
+            self.speak();
         }
-        self.find_voters(leader);
-        self.learn_here();
-        self.speak(&[], None);
     }
 
     fn find_voters(&mut self, leader: Mandate) {
+        self.leader = leader;
         self.voters = self.telling.consensus.voters();
         let voters = &self.voters;
         self.idle.retain(|member, listener| voters.contains(member) && listener.leader == leader);
@@ -180,14 +185,26 @@ impl Voice {
         }
     }
 
-    /// To all that can be spoken to.
-    fn speak(&mut self, renewed: &[i64], round: Option<u64>) {
-        let now = Instant::now();
-        let ready: Vec<Listener> =
-            self.idle.extract_if(.., |_, listener| listener.not_before <= now).map(|(_, it)| it).collect();
-        for listener in ready {
-            self.say(listener, renewed.to_vec(), round);
+    /// To all that can be spoken to: of the round under way, or only to hear how they stand.
+    fn speak(&mut self) {
+        for (_, listener) in std::mem::take(&mut self.idle) {
+            if let Some(listener) = self.tell(listener) {
+                self.say(listener, Vec::new(), None);
+            }
         }
+    }
+
+    /// Tells it of the round under way; gives it back if there is none, or it was told.
+    fn tell(&mut self, listener: Listener) -> Option<Listener> {
+        if let Some(round) = &mut self.round
+            && self.voters.contains(&listener.member)
+            && round.told.insert(listener.member)
+        {
+            let (renewed, round) = (round.renewed.clone(), self.rounds);
+            self.say(listener, renewed, Some(round));
+            return None;
+        }
+        Some(listener)
     }
 
     fn say(&mut self, mut listener: Listener, renewed: Vec<i64>, round: Option<u64>) {
@@ -197,6 +214,9 @@ impl Voice {
         let peers = self.telling.peers.clone();
         self.answers.push(Box::pin(async move {
             let heard = listener.ask(&peers, said).await;
+            if heard.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
             (listener, round, heard)
         }));
     }
@@ -204,24 +224,28 @@ impl Voice {
     fn listen(&mut self, mut listener: Listener, round: Option<u64>, heard: Heard) {
         let member = listener.member;
         self.spoken_to.remove(&member);
+        let of_this_round = round == Some(self.rounds);
         match heard {
             Ok(answer) => {
                 listener.heard(&answer);
-                if round == Some(self.rounds)
-                    && let Some(round) = &mut self.round
-                    && self.voters.contains(&member)
-                {
+                if of_this_round && let Some(round) = &mut self.round {
                     round.noted += 1;
                 }
                 self.settle_if_noted();
             }
             Err(status) => {
                 tracing::debug!(member = %MemberId(member), %status, "a voter was not told of renewals");
-                listener =
-                    Listener { not_before: Instant::now() + PAUSE, ..Listener::new(member, listener.leader) };
+                listener = Listener::new(member, self.leader);
+                if of_this_round && let Some(round) = &mut self.round {
+                    round.told.remove(&member);
+                }
             }
         }
-        let waits = self.round.is_none() && !self.telling.gathered.lock().is_empty();
+        if listener.leader != self.leader {
+            listener = Listener::new(member, self.leader);
+        }
+        let Some(listener) = self.tell(listener) else { return };
+        let waits = !self.telling.gathered.lock().is_empty();
         if listener.lesson.is_some() && !waits && self.telling.counting.lessor.lock().has_recalled() {
             self.say(listener, Vec::new(), None);
         } else {
@@ -264,12 +288,11 @@ struct Listener {
     asking: Asking<WitnessRequest, WitnessResponse>,
     /// The lesson it is being given: for which beginning of its knowledge, and behind which lease it goes on.
     lesson: Option<(u64, Option<LeaseId>)>,
-    not_before: Instant,
 }
 
 impl Listener {
     fn new(member: u64, leader: Mandate) -> Listener {
-        Listener { member, leader, asking: Asking::default(), lesson: None, not_before: Instant::now() }
+        Listener { member, leader, asking: Asking::default(), lesson: None }
     }
 
     /// The next part of the lesson. What the leader knows now: it must be said before anything that the leader learns later.
