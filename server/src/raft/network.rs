@@ -382,8 +382,8 @@ impl Connection {
     }
 }
 
-/// Reads piece by piece, and rests after each twice as long as it took: so on a machine that has much to do, a member that was
-/// away takes at most a third of what it could from those that serve.
+/// Reads piece by piece, and rests after each three times as long as it took: so on a machine that has much to do, a member that was
+/// away takes at most a quarter of what it could from those that serve.
 async fn feed(mut cutter: Cutter, pieces: mpsc::Sender<SnapshotPiece>) -> io::Result<()> {
     loop {
         let began = Instant::now();
@@ -401,6 +401,6 @@ async fn feed(mut cutter: Cutter, pieces: mpsc::Sender<SnapshotPiece>) -> io::Re
             Ok(Err(_)) => return Ok(()),
             Err(_) => return Err(io::Error::other("it has stopped taking a snapshot's pieces")),
         }
-        tokio::time::sleep((began.elapsed() * 2).min(REST_MAX)).await;
+        tokio::time::sleep((began.elapsed() * 3).min(REST_MAX)).await;
     }
 }
