@@ -141,11 +141,24 @@ fn protected(world: &World) -> Option<bool> {
 }
 
 #[test]
-fn r3_after_a_change_of_leader_nobody_who_was_heard_of_is_lost_for_a_ttl() {
+fn r3_a_change_of_leader_takes_no_time_from_whoever_was_heard_of() {
+    let mut world = World::with_steward();
+    world.populate(50);
+    // Heard of for the last time five seconds before the end.
+    world.live(0..50, 20);
+    world.store.change_leader();
+    world.pass(TTL - 6);
+    assert_eq!((lost(&world), stale(&world)), (0, 0));
+    world.live(0..50, TTL);
+    assert_eq!((lost(&world), stale(&world), world.routable()), (0, 0, 50));
+}
+
+#[test]
+fn r3_after_a_restart_nobody_is_lost_for_a_ttl() {
     let mut world = World::with_steward();
     world.populate(50);
     world.live(0..50, 20);
-    world.store.change_leader();
+    world.store.with(|solo| *solo = Solo::restore(Settings::default(), solo.memory().clone(), solo.now()));
     world.pass(TTL - 1);
     assert_eq!((lost(&world), stale(&world)), (0, 0));
     world.live(0..50, TTL);
