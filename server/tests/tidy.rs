@@ -102,6 +102,7 @@ const ONE_ROOM: &[(&str, &[&str])] = &[
             "server/src/gathered.rs",
             "server/src/node/audit",
             "server/src/node/forwarding",
+            "server/src/node/leases/witness",
             "server/src/node/members",
             "server/src/peers.rs",
             "server/src/raft/network",

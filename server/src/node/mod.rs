@@ -67,9 +67,8 @@ use crate::peers::{Peers, Routes};
 use crate::raft::{self, Consensus, Mandate, Outlet, Reply};
 use audit::Audit;
 use compactor::Compactor;
-use forwarding::{Elsewhere, ReadIndexes, Tickets};
+use forwarding::{ReadIndexes, Tickets};
 use leases::Counting;
-use leases::witness::{self, telling::Telling};
 use steward::{Recipe, Recipes, Steward};
 
 /// What a node is to be.
@@ -148,7 +147,6 @@ pub struct Node {
     pub peers: Peers,
     pub members: Members,
     pub meters: Arc<Meters>,
-    counting: Arc<Counting>,
     tasks: JoinSet<()>,
 }
 
@@ -227,16 +225,14 @@ impl Node {
         let elsewhere = ReadIndexes::new(peers.clone());
         let read_index =
             ReadIndex::new(consensus.clone(), elsewhere, clock.clone(), timeout, settings.election);
-        let telling = Telling::new(counting.clone(), consensus.clone(), peers.clone());
         let leases = Leases::new(leases::Parts {
             view: view.clone(),
             writer: writer.clone(),
             read_index: read_index.clone(),
-            counting: counting.clone(),
-            telling: telling.clone(),
-            elsewhere: Elsewhere::new(peers.clone(), consensus.leadership(), settings.election, timeout),
+            counting,
+            consensus: consensus.clone(),
+            peers: peers.clone(),
             ids: Arc::new(LeaseIds::new(own, clock.unix_ms())),
-            leadership: consensus.leadership(),
             timeout,
             ttl_min_s: shortest_ttl_s(settings.election),
         });
@@ -260,11 +256,9 @@ impl Node {
             leases,
             watches,
             sweeper,
-            counting,
             tasks: JoinSet::new(),
         };
         node.tasks.spawn(sweeping);
-        node.tasks.spawn(telling.run());
         node.tasks.spawn(sender.run());
         node.work(settings);
         Ok(node)
@@ -276,6 +270,7 @@ impl Node {
             Steward { here: self.here(), leadership: self.consensus.leadership(), recipes: RECIPES };
         self.tasks.spawn(steward.run());
         let Node { consensus, view, writer, leases, watches, quota, members, peers, tasks, .. } = self;
+        tasks.spawn(leases.clone().tell_voters());
         tasks.spawn(leases::count(leases.clone(), consensus.clone(), peers.clone()));
         tasks.spawn(members.clone().promote_wanted());
         tasks.spawn(members.clone().ask_for_standing());
@@ -303,9 +298,8 @@ impl Node {
             read_index: self.read_index.clone(),
             leases: self.leases.clone(),
         });
-        let (counting, consensus) = (self.counting.clone(), self.consensus.clone());
         Routes::new(self.consensus.replication())
-            .add_service(witness::Service::server(counting, consensus, self.peers.clone()))
+            .add_service(self.leases.witness())
             .add_service(audit::Service::new(self.view.clone(), self.peers.clone()))
             .add_service(forwarding.server(self.writer.request_bytes_max() + FORWARDED_BYTES_MAX))
             .add_service(members::reconfiguration(self.members.clone()))

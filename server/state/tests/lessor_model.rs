@@ -290,6 +290,42 @@ impl Cluster {
                     self.forget(LeaseId(id));
                 }
             }
+            Step::ProposeExpired(most) => self.propose_expired(most),
+            Step::ProposeCheckpoints => {
+                let clock = self.clock();
+                for it in self.lessor().checkpoints_due(clock, 10) {
+                    let (id, epoch, remaining_s) = (it.id, it.epoch, it.remaining_s);
+                    self.in_flight.push(Proposal::Checkpoint { term: self.term, id, epoch, remaining_s });
+                }
+            }
+            Step::Apply(which) => {
+                if let Some(proposal) = self.take(which) {
+                    self.apply(proposal);
+                }
+            }
+            Step::Fail(which) => {
+                if let Some(Proposal::Expire { leases, .. }) = self.in_flight.get(which) {
+                    let clock = self.clock();
+                    self.members[self.leader].lessor.expiry_failed(leases.iter().map(|(id, _)| *id), clock);
+                }
+            }
+            Step::Lose(which) => {
+                if let Some(Proposal::Expire { leases, .. }) = self.take(which) {
+                    let clock = self.clock();
+                    self.members[self.leader].lessor.expiry_failed(leases.iter().map(|(id, _)| *id), clock);
+                }
+            }
+            Step::ChangeLeader(pause_ms, to, late, voter) => self.change_leader(pause_ms, to, late, voter),
+            Step::CatchUp(member) => self.catch_up(member),
+            Step::Restore(member) if member != self.leader => self.restore(member),
+            Step::Crash(member) if member != self.leader => self.crash(member),
+            Step::Restore(_) | Step::Crash(_) => {}
+            of_renewals => self.renewal_step(of_renewals),
+        }
+    }
+
+    fn renewal_step(&mut self, step: Step) {
+        match step {
             Step::Ask(id) => self.ask(LeaseId(id)),
             Step::Prove(which) => {
                 let term = self.term;
@@ -323,36 +359,7 @@ impl Cluster {
             }
             Step::Teach(member, stale) => self.teach(member, stale),
             Step::MembersChanged => self.emit(Effect::MembersChanged),
-            Step::ProposeExpired(most) => self.propose_expired(most),
-            Step::ProposeCheckpoints => {
-                let clock = self.clock();
-                for it in self.lessor().checkpoints_due(clock, 10) {
-                    let (id, epoch, remaining_s) = (it.id, it.epoch, it.remaining_s);
-                    self.in_flight.push(Proposal::Checkpoint { term: self.term, id, epoch, remaining_s });
-                }
-            }
-            Step::Apply(which) => {
-                if let Some(proposal) = self.take(which) {
-                    self.apply(proposal);
-                }
-            }
-            Step::Fail(which) => {
-                if let Some(Proposal::Expire { leases, .. }) = self.in_flight.get(which) {
-                    let clock = self.clock();
-                    self.members[self.leader].lessor.expiry_failed(leases.iter().map(|(id, _)| *id), clock);
-                }
-            }
-            Step::Lose(which) => {
-                if let Some(Proposal::Expire { leases, .. }) = self.take(which) {
-                    let clock = self.clock();
-                    self.members[self.leader].lessor.expiry_failed(leases.iter().map(|(id, _)| *id), clock);
-                }
-            }
-            Step::ChangeLeader(pause_ms, to, late, voter) => self.change_leader(pause_ms, to, late, voter),
-            Step::CatchUp(member) => self.catch_up(member),
-            Step::Restore(member) if member != self.leader => self.restore(member),
-            Step::Crash(member) if member != self.leader => self.crash(member),
-            Step::Restore(_) | Step::Crash(_) => {}
+            _ => unreachable!("the other steps are taken elsewhere"),
         }
     }
 

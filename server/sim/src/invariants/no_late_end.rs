@@ -6,8 +6,12 @@ use super::{Invariant, Scene};
 use crate::journal::{Ask, Exchange, Told};
 use crate::member::ELECTION;
 
-/// What the leader waits after a lease's time on purpose, and what slow disks and links may add before its removal is applied.
-const SLACK_MS: u64 = 200 + 2_000;
+/// What the leader waits after a lease's time on purpose, and what a try that failed takes until the next.
+const SLACK_MS: u64 = 200 + 500;
+/// If the cluster writes for so long, without a pause as long as the other, its leader could have removed what is over, however slow disks and
+/// links are.
+const AT_WORK_MS: u64 = 1_500;
+const PAUSE_MS: u64 = 300;
 
 #[derive(Default)]
 pub struct NoLateEnd {
@@ -50,11 +54,11 @@ impl Invariant for NoLateEnd {
             let led_ms = self.led.iter().map(|(ms, _)| *ms).filter(|ms| *ms <= end.ms).max().unwrap_or(0);
             self.judged += usize::from(led_ms > used_ms);
             let latest_ms = due_ms.max(led_ms) + ELECTION.as_millis() as u64 + SLACK_MS;
-            // Others' writes went on, so there was a leader that could have ended it.
-            if let Some(later) = seen.iter().find(|seen| latest_ms < **seen && **seen < end.ms) {
+            let meanwhile = seen.iter().copied().filter(|seen| latest_ms < *seen && *seen < end.ms);
+            if let Some(began_ms) = at_work(meanwhile) {
                 return Err(format!(
-                    "lease {lease:x} was due at {due_ms} ms; at {led_ms} ms the leader changed for the last time, at {later} ms \
-                     there was a write, but it ended at {} ms",
+                    "lease {lease:x} was due at {due_ms} ms; at {led_ms} ms the leader changed for the last time, from {began_ms} ms \
+                     on there were writes, but it ended at {} ms",
                     end.ms
                 ));
             }
@@ -65,6 +69,21 @@ impl Invariant for NoLateEnd {
     fn judged(&self) -> usize {
         self.judged
     }
+}
+
+/// When writes began that went on for long enough.
+fn at_work(seen: impl Iterator<Item = u64>) -> Option<u64> {
+    let (mut began_ms, mut last_ms) = (0, 0);
+    for ms in seen {
+        if ms > last_ms + PAUSE_MS {
+            began_ms = ms;
+        }
+        last_ms = ms;
+        if last_ms - began_ms >= AT_WORK_MS {
+            return Some(began_ms);
+        }
+    }
+    None
 }
 
 /// When its holder heard of it last, and for how many seconds; None if he let go of it, or cannot know.

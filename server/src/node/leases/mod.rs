@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tenure_grpc::internal::witness_server::WitnessServer;
 use tenure_proto::internal::command::Wish;
 use tenure_proto::internal::{Command, LeaseCheckpoint, LeaseGrant, LeaseRemaining, LeaseRevoke};
 use tenure_state::{LeaseId, Millis, Refusal, Renewal, Revision, Standing, TTL_MAX_S};
@@ -20,8 +21,9 @@ use super::forwarding::Elsewhere;
 use super::read_index::ReadIndex;
 use super::writer::Writer;
 use crate::ids::LeaseIds;
+use crate::peers::Peers;
 use crate::planted::{self, Bug};
-use crate::raft::{Leadership, Mandate, Unavailable, View};
+use crate::raft::{Consensus, Leadership, Mandate, Unavailable, View};
 use witness::telling::Telling;
 
 /// How long to wait after the leader could not be asked, unless another is known before.
@@ -69,28 +71,19 @@ pub struct Parts {
     pub writer: Writer,
     pub read_index: ReadIndex,
     pub counting: Arc<Counting>,
-    pub telling: Telling,
-    pub elsewhere: Elsewhere,
+    pub consensus: Consensus,
+    pub peers: Peers,
     pub ids: Arc<LeaseIds>,
-    pub leadership: watch::Receiver<Leadership>,
     pub timeout: Duration,
     pub ttl_min_s: i64,
 }
 
 impl Leases {
     pub fn new(parts: Parts) -> Leases {
-        let Parts {
-            view,
-            writer,
-            read_index,
-            counting,
-            telling,
-            elsewhere,
-            ids,
-            leadership,
-            timeout,
-            ttl_min_s,
-        } = parts;
+        let Parts { view, writer, read_index, counting, consensus, peers, ids, timeout, ttl_min_s } = parts;
+        let leadership = consensus.leadership();
+        let elsewhere = Elsewhere::new(peers.clone(), leadership.clone(), peers.patience(), timeout);
+        let telling = Telling::new(counting.clone(), consensus, peers);
         Leases { view, writer, read_index, counting, telling, elsewhere, ids, leadership, timeout, ttl_min_s }
     }
 
@@ -103,6 +96,16 @@ impl Leases {
         let ttl = ttl_s.max(self.ttl_min_s);
         let written = self.writer.write(command(Wish::LeaseGrant(LeaseGrant { id, ttl }))).await?;
         Ok((LeaseId(id), ttl, written.revision))
+    }
+
+    /// What this member answers the others with as one of the voters.
+    pub fn witness(&self) -> WitnessServer<witness::Service> {
+        self.telling.service()
+    }
+
+    /// The task by which the leader tells the voters of renewals.
+    pub async fn tell_voters(self) {
+        self.telling.run().await
     }
 
     /// What this member's knowledge of others' renewals is worth.

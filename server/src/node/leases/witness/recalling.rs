@@ -1,5 +1,6 @@
 //! What a member does when it has come to lead: asks the other voters until when they know leases to last.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -7,7 +8,6 @@ use futures::stream::FuturesUnordered;
 use tenure_grpc::internal::witness_client::WitnessClient;
 use tenure_proto::internal::RecallRequest;
 use tenure_state::{LeaseId, Millis, Recollection};
-use tokio::time::Instant;
 use tonic::Status;
 
 use super::super::Counting;
@@ -35,10 +35,9 @@ pub async fn recall(counting: &Counting, consensus: &Consensus, peers: &Peers, t
     let mut asked: FuturesUnordered<_> =
         asked.map(|voter| ask_until_answered(counting, peers, *voter, term, followed)).collect();
     let mut leadership = consensus.leadership();
-    let until = Instant::now() + peers.patience();
-    let mut answers = Vec::new();
-    loop {
-        let enough = answers.len() + 1 >= majority;
+    let mut patience = pin!(tokio::time::sleep(peers.patience()));
+    let (mut answers, mut late) = (Vec::new(), false);
+    while !late || answers.len() + 1 < majority {
         tokio::select! {
             biased;
             _ = leadership.wait_for(|now| !now.here || now.term != term) => return,
@@ -46,7 +45,7 @@ pub async fn recall(counting: &Counting, consensus: &Consensus, peers: &Peers, t
                 Some(known) => answers.push(known),
                 None => break,
             },
-            () = tokio::time::sleep_until(until), if enough => break,
+            () = &mut patience, if !late => late = true,
         }
     }
     tracing::debug!(term, members = answers.len() + 1, of = voters.len(), "recalled how long leases last");

@@ -11,14 +11,15 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tenure_grpc::internal::witness_client::WitnessClient;
+use tenure_grpc::internal::witness_server::WitnessServer;
 use tenure_proto::internal::{Lesson, WitnessRequest, WitnessResponse};
-use tenure_state::LeaseId;
+use tenure_state::{LeaseId, Millis};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tonic::Status;
 
 use super::super::Counting;
-use super::{LEASES_AT_ONCE, to_wire};
+use super::{LEASES_AT_ONCE, Service, to_wire};
 use crate::ids::MemberId;
 use crate::node::forwarding::asking::{Asking, questions};
 use crate::peers::{Lane, Peers};
@@ -76,6 +77,11 @@ impl Telling {
         Ok(own)
     }
 
+    /// The other side, of this same member.
+    pub fn service(&self) -> WitnessServer<Service> {
+        Service::server(self.counting.clone(), self.consensus.clone(), self.peers.clone())
+    }
+
     /// The task that speaks.
     pub async fn run(self) {
         let mut looks = tokio::time::interval(self.peers.patience() / LOOKS);
@@ -129,7 +135,7 @@ struct Round {
     told: BTreeSet<u64>,
     /// How many voters have noted it.
     noted: usize,
-    until: Instant,
+    until: Millis,
 }
 
 impl Voice {
@@ -152,7 +158,8 @@ impl Voice {
             self.rounds += 1;
             self.find_voters(leader);
             let noted = usize::from(self.voters.contains(&leader.member));
-            let until = Instant::now() + self.telling.peers.patience();
+            let patience_ms = self.telling.peers.patience().as_millis() as u64;
+            let until = self.telling.counting.now().plus(patience_ms);
             self.round = Some(Round { waiting, renewed, told: BTreeSet::new(), noted, until });
             self.speak();
             self.settle_if_noted();
@@ -161,7 +168,8 @@ impl Voice {
 
     /// Now and then: gives up a round that takes too long, and finds out which voters know too little.
     fn look(&mut self) {
-        if let Some(round) = self.round.take_if(|round| round.until <= Instant::now()) {
+        let now = self.telling.counting.now();
+        if let Some(round) = self.round.take_if(|round| round.until <= now) {
             settle(round.waiting, Err(Unavailable::TimedOut));
         }
         // Without a count there is nothing to teach.
