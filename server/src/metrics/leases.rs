@@ -67,7 +67,7 @@ impl Leases {
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)
             | Effect::MemberPublished { .. }
-            | Effect::MembersChanged => {}
+            | Effect::MembersChanged { .. } => {}
         }
     }
 

@@ -167,7 +167,7 @@ impl Outlet for Outlets {
             if let Effect::Changed(change) = &effect {
                 self.counting.meters.changes.follow(change);
             }
-            if effect == Effect::MembersChanged {
+            if matches!(effect, Effect::MembersChanged { .. }) {
                 self.following.follow();
             }
             self.watches.follow(effect);

@@ -90,7 +90,7 @@ impl Watches {
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)
             | Effect::MemberPublished { .. }
-            | Effect::MembersChanged => {}
+            | Effect::MembersChanged { .. } => {}
         }
     }
 

@@ -169,7 +169,8 @@ impl StateMachine {
             EntryPayload::Blank => {}
             EntryPayload::Membership(membership) => {
                 ahead.take(machine.set_members(members(&membership)));
-                effects.push(Effect::MembersChanged);
+                let voters = !membership.voter_ids().eq(self.membership.membership().voter_ids());
+                effects.push(Effect::MembersChanged { voters });
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
             }
             EntryPayload::Normal(proposal) => {

@@ -86,8 +86,10 @@ pub enum Effect {
     MemberPublished {
         id: u64,
     },
-    /// Members came, went or moved.
-    MembersChanged,
+    /// Members came, went or moved. `voters`: others vote now than before.
+    MembersChanged {
+        voters: bool,
+    },
 }
 
 /// One write to the store. A command's writes go in together or not at all.

@@ -276,10 +276,12 @@ impl Lessor {
         Some(behind(&count.leases, after).take(most).map(lasting).collect())
     }
 
-    /// Takes a part of the leader's lesson, which it began when this member's [`Standing`] had so many `resets`; after the
-    /// `last` one this member's knowledge is complete. In the order in which the leader says it, and tells of renewals.
-    pub fn learn(&mut self, resets: u64, lesson: &[Lasting], last: bool, now: Millis) {
-        self.witness.learn(resets, lesson, last, now);
+    /// Takes a part of the leader's lesson, which it began when this member's [`Standing`] had so many `resets`, and said when it
+    /// had followed the log up to the index `applied`; after the `last` part this member's knowledge is complete. In the order in
+    /// which the leader says it, and tells of renewals. A member that has yet to apply what it missed must not be taught: it would
+    /// take old grants for new ones after it.
+    pub fn learn(&mut self, resets: u64, applied: u64, lesson: &[Lasting], last: bool, now: Millis) {
+        self.witness.learn(resets, applied, lesson, last, now);
     }
 
     /// Counts no more: what follows is another leader's to count. Renewals that wait must be told to go there.
@@ -292,14 +294,14 @@ impl Lessor {
         let (witness, count) = (&mut self.witness, self.count.as_mut());
         match *effect {
             Effect::LeaseGranted { id, ttl_s, epoch } => {
-                witness.granted(id, ttl_s, now);
+                witness.granted(id, ttl_s, epoch, now);
                 if let Some(count) = count {
                     count.remove(id);
                     count.insert(id, Countdown::granted(ttl_s, epoch, now, &self.pace));
                 }
             }
             Effect::LeaseCheckpointed { id, remaining_s, epoch } => {
-                witness.checkpoint(id, remaining_s, now);
+                witness.checkpoint(id, remaining_s, epoch, now);
                 if let Some(lease) = count.and_then(|count| count.leases.get_mut(&id)) {
                     lease.epoch = epoch;
                     lease.undercut = remaining_s < lease.ttl_s;
@@ -316,8 +318,9 @@ impl Lessor {
                     count.propose_again(id, now);
                 }
             }
-            Effect::MembersChanged => witness.members_changed(now),
-            Effect::Changed(_)
+            Effect::MembersChanged { voters: true } => witness.voters_changed(now),
+            Effect::MembersChanged { voters: false }
+            | Effect::Changed(_)
             | Effect::Compacted { .. }
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)

@@ -447,15 +447,21 @@ fn a_lesson_counts_for_the_beginning_it_was_made_for_and_takes_back_no_renewal_t
     let Standing { resets, complete } = lessor.standing();
     assert!(!complete);
     let lesson = |left_ms| [1, 2, 3].map(|id| Lasting { id: LeaseId(id), left_ms });
-    lessor.learn(resets - 1, &lesson(1), true, Millis(1_000));
+    lessor.learn(resets - 1, 9, &lesson(1), true, Millis(1_000));
     assert_eq!((knows(&lessor), lessor.standing().complete), (vec![60_000, 20_000], false));
-    lessor.learn(resets, &lesson(30_000), false, Millis(1_000));
+    lessor.learn(resets, 9, &lesson(30_000), false, Millis(1_000));
     assert_eq!((knows(&lessor), lessor.standing().complete), (vec![30_000, 20_000], false));
     lessor.told([LeaseId(1)], Millis(1_000));
-    lessor.learn(resets, &[], true, Millis(1_000));
+    lessor.learn(resets, 9, &[], true, Millis(1_000));
     assert_eq!((knows(&lessor), lessor.standing().complete), (vec![60_000, 20_000], true));
-    // Others vote now: it may be that none of them was told.
-    lessor.follow(&Effect::MembersChanged, Millis(1_000));
+    // A leader that is behind may mean an older lease of the same id.
+    lessor.follow(&granted(1, 60, 10), Millis(1_000));
+    lessor.learn(resets, 9, &lesson(1), true, Millis(1_000));
+    assert_eq!(knows(&lessor), [60_000, 1]);
+    // A member moved; then others vote, and it may be that none of them was told.
+    lessor.follow(&Effect::MembersChanged { voters: false }, Millis(1_000));
+    assert_eq!(knows(&lessor), [60_000, 1]);
+    lessor.follow(&Effect::MembersChanged { voters: true }, Millis(1_000));
     assert_eq!(knows(&lessor), [60_000, 60_000]);
     assert_eq!(lessor.standing(), Standing { resets: resets + 1, complete: false });
 }

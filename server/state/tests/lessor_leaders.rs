@@ -89,7 +89,7 @@ impl Cluster {
             if let Some(lesson) = lesson.filter(|_| !standing.complete) {
                 // Each change of leader costs what a lesson takes.
                 let now = self.clock(member).plus(1);
-                self.members[member].learn(standing.resets, &lesson, true, now);
+                self.members[member].learn(standing.resets, self.index, &lesson, true, now);
             }
         }
     }

@@ -111,7 +111,7 @@ struct Member {
 enum Said {
     /// Of the question of this number.
     Renewal(u64, LeaseId),
-    Lesson(u64, Vec<Lasting>),
+    Lesson(u64, u64, Vec<Lasting>),
 }
 
 /// A renewal that waits for its proof, and for enough members to be told.
@@ -250,8 +250,8 @@ impl Cluster {
                 let question = self.questions.iter_mut().find(|question| question.number == number);
                 question.into_iter().for_each(|question| _ = question.told.insert(member));
             }
-            Said::Lesson(resets, lesson) => {
-                self.members[member].lessor.learn(resets, &lesson, true, clock);
+            Said::Lesson(resets, applied, lesson) => {
+                self.members[member].lessor.learn(resets, applied, &lesson, true, clock);
             }
         }
     }
@@ -262,7 +262,7 @@ impl Cluster {
         let known = std::mem::replace(&mut self.members[member].standing, now);
         let resets = if stale { known.resets } else { now.resets };
         let Some(lesson) = self.lessor().lesson(None, 10, clock) else { return };
-        let said = (self.term, Said::Lesson(resets, lesson));
+        let said = (self.term, Said::Lesson(resets, self.members[self.leader].followed, lesson));
         self.members[member].lane.push_back(said);
     }
 
@@ -358,7 +358,7 @@ impl Cluster {
                 }
             }
             Step::Teach(member, stale) => self.teach(member, stale),
-            Step::MembersChanged => self.emit(Effect::MembersChanged),
+            Step::MembersChanged => self.emit(Effect::MembersChanged { voters: true }),
             _ => unreachable!("the other steps are taken elsewhere"),
         }
     }

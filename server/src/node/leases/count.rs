@@ -77,7 +77,7 @@ impl Counting {
                 self.lessor.lock().follow(effect, self.now());
                 self.settled.notify_waiters();
             }
-            Effect::MembersChanged => self.lessor.lock().follow(effect, self.now()),
+            Effect::MembersChanged { .. } => self.lessor.lock().follow(effect, self.now()),
             Effect::Changed(_)
             | Effect::Compacted { .. }
             | Effect::AlarmRaised(_)

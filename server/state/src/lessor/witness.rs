@@ -21,6 +21,8 @@ pub(super) struct Witness {
 #[derive(Debug)]
 struct Known {
     ttl_s: i64,
+    /// Index of the entry that last set its time.
+    epoch: u64,
     /// It does not last longer, unless others were told of a later renewal.
     until: Millis,
 }
@@ -34,14 +36,14 @@ impl Witness {
     pub fn restored<'a>(&mut self, now: Millis, leases: impl IntoIterator<Item = (LeaseId, &'a Lease)>) {
         let known = |(id, lease): (LeaseId, &Lease)| {
             let until = now.plus(to_ms(lease.remembered_s()));
-            (id, Known { ttl_s: lease.ttl_s, until })
+            (id, Known { ttl_s: lease.ttl_s, epoch: lease.epoch, until })
         };
         self.leases = leases.into_iter().map(known).collect();
         self.reset();
     }
 
     /// Others vote now, and those who were told of renewals before may be too few among them.
-    pub fn members_changed(&mut self, now: Millis) {
+    pub fn voters_changed(&mut self, now: Millis) {
         self.leases.values_mut().for_each(|known| known.until = now.plus(to_ms(known.ttl_s)));
         self.reset();
     }
@@ -50,8 +52,8 @@ impl Witness {
         self.standing = Standing { resets: self.standing.resets + 1, complete: false };
     }
 
-    pub fn granted(&mut self, id: LeaseId, ttl_s: i64, now: Millis) {
-        self.leases.insert(id, Known { ttl_s, until: now.plus(to_ms(ttl_s)) });
+    pub fn granted(&mut self, id: LeaseId, ttl_s: i64, epoch: u64, now: Millis) {
+        self.leases.insert(id, Known { ttl_s, epoch, until: now.plus(to_ms(ttl_s)) });
     }
 
     pub fn gone(&mut self, id: LeaseId) {
@@ -59,8 +61,9 @@ impl Witness {
     }
 
     /// The whole TTL: the log has forgotten a checkpoint for the sake of a renewal.
-    pub fn checkpoint(&mut self, id: LeaseId, remaining_s: i64, now: Millis) {
+    pub fn checkpoint(&mut self, id: LeaseId, remaining_s: i64, epoch: u64, now: Millis) {
         let Some(known) = self.leases.get_mut(&id) else { return };
+        known.epoch = epoch;
         let until = now.plus(to_ms(remaining_s));
         known.until = if remaining_s < known.ttl_s { known.until.min(until) } else { known.until.max(until) };
     }
@@ -71,13 +74,13 @@ impl Witness {
         }
     }
 
-    /// What a leader knew after this member's reset of that number.
-    pub fn learn(&mut self, resets: u64, lesson: &[Lasting], last: bool, now: Millis) {
+    /// What a leader knew after this member's reset of that number, when it had applied up to that index.
+    pub fn learn(&mut self, resets: u64, applied: u64, lesson: &[Lasting], last: bool, now: Millis) {
         if resets != self.standing.resets {
             return;
         }
         for Lasting { id, left_ms } in lesson {
-            if let Some(known) = self.leases.get_mut(id) {
+            if let Some(known) = self.leases.get_mut(id).filter(|known| known.epoch <= applied) {
                 known.until = known.until.min(now.plus(*left_ms));
             }
         }

@@ -43,7 +43,7 @@ impl Streams {
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)
             | Effect::MemberPublished { .. }
-            | Effect::MembersChanged => {}
+            | Effect::MembersChanged { .. } => {}
         }
     }
 

@@ -57,10 +57,10 @@ impl Service {
         lessor.told(said.renewed.iter().copied().map(LeaseId), now);
         if let Some(lesson) = &said.lesson {
             let leases: Vec<_> = lesson.leases.iter().map(from_wire).collect();
-            lessor.learn(lesson.resets, &leases, lesson.last, now);
+            lessor.learn(lesson.resets, lesson.applied, &leases, lesson.last, now);
         }
-        let standing = lessor.standing();
-        Ok(WitnessResponse { resets: standing.resets, complete: standing.complete })
+        let (standing, applied) = (lessor.standing(), *self.consensus.applied().borrow());
+        Ok(WitnessResponse { resets: standing.resets, complete: standing.complete, applied })
     }
 
     fn recite(&self, leader: Mandate, after: Option<LeaseId>) -> Result<RecallResponse, Status> {

@@ -56,8 +56,9 @@ impl Telling {
     /// Returns once a majority of the voters has noted, after this call, that these leases may last their TTL from then. Fails
     /// if this member does not lead, or not surely any more.
     pub async fn tell(&self, ids: &[LeaseId]) -> Result<(), Unavailable> {
-        if self.consensus.voters() == [self.peers.own().0] {
-            return self.note_here(ids.iter().copied()).map(drop);
+        let own = self.note_here(ids.iter().copied())?;
+        if self.consensus.voters() == [own.member] {
+            return Ok(());
         }
         let (tell, told) = oneshot::channel();
         self.gathered.lock().push(Renewals { ids: ids.to_vec(), tell });
@@ -174,9 +175,9 @@ impl Voice {
         }
         // Without a count there is nothing to teach.
         let Ok(leader) = self.telling.note_here([]) else { return };
+        self.learn_here(leader);
         if self.round.is_none() && self.telling.counting.lessor.lock().has_recalled() {
             self.find_voters(leader);
-            self.learn_here();
             self.speak();
         }
     }
@@ -216,7 +217,7 @@ impl Voice {
     }
 
     fn say(&mut self, mut listener: Listener, renewed: Vec<i64>, round: Option<u64>) {
-        let lesson = listener.next_lesson(&self.telling.counting);
+        let lesson = listener.next_lesson(&self.telling);
         let said = WitnessRequest { term: listener.leader.term, renewed, lesson };
         self.spoken_to.insert(listener.member);
         let peers = self.telling.peers.clone();
@@ -235,7 +236,7 @@ impl Voice {
         let of_this_round = round == Some(self.rounds);
         match heard {
             Ok(answer) => {
-                listener.heard(&answer);
+                listener.heard(&answer, *self.telling.consensus.applied().borrow());
                 if of_this_round && let Some(round) = &mut self.round {
                     round.noted += 1;
                 }
@@ -254,7 +255,8 @@ impl Voice {
         }
         let Some(listener) = self.tell(listener) else { return };
         let waits = !self.telling.gathered.lock().is_empty();
-        if listener.lesson.is_some() && !waits && self.telling.counting.lessor.lock().has_recalled() {
+        let goes = matches!(listener.lesson, Progress::Goes { .. });
+        if goes && !waits && self.telling.counting.lessor.lock().has_recalled() {
             self.say(listener, Vec::new(), None);
         } else {
             self.idle.insert(member, listener);
@@ -273,18 +275,22 @@ impl Voice {
     }
 
     /// What this member knows as a voter, which is not what it counts as the leader.
-    fn learn_here(&self) {
-        let mut after = None;
+    fn learn_here(&self, leader: Mandate) {
+        let Telling { counting, consensus, .. } = &self.telling;
+        let (mut begun, mut after) = (None, None);
         loop {
-            let counting = &self.telling.counting;
+            let applied = *consensus.applied().borrow();
             let mut lessor = counting.lessor.lock();
             let (standing, now) = (lessor.standing(), counting.now());
-            if standing.complete {
+            // Whoever leads after this one may have told it more already.
+            let leads = lessor.term() == Some(leader.term) && consensus.vote() == leader;
+            if !leads || standing.complete || begun.is_some_and(|resets| resets != standing.resets) {
                 return;
             }
+            begun = Some(standing.resets);
             let Some(lesson) = lessor.lesson(after, LEASES_AT_ONCE, now) else { return };
             after = lesson.last().map(|last| last.id);
-            lessor.learn(standing.resets, &lesson, after.is_none(), now);
+            lessor.learn(standing.resets, applied, &lesson, after.is_none(), now);
         }
     }
 }
@@ -294,22 +300,36 @@ struct Listener {
     member: u64,
     leader: Mandate,
     asking: Asking<WitnessRequest, WitnessResponse>,
-    /// The lesson it is being given: for which beginning of its knowledge, and behind which lease it goes on.
-    lesson: Option<(u64, Option<LeaseId>)>,
+    lesson: Progress,
+}
+
+/// How far a voter is with its lesson.
+#[derive(Clone, Copy)]
+enum Progress {
+    /// It needs none, as far as is known.
+    None,
+    /// For this beginning of its knowledge, once it has applied so far: what it applies later is not older than that.
+    Waits { resets: u64, until: u64 },
+    /// It goes on behind this lease.
+    Goes { resets: u64, after: Option<LeaseId> },
 }
 
 impl Listener {
     fn new(member: u64, leader: Mandate) -> Listener {
-        Listener { member, leader, asking: Asking::default(), lesson: None }
+        Listener { member, leader, asking: Asking::default(), lesson: Progress::None }
     }
 
     /// The next part of the lesson. What the leader knows now: it must be said before anything that the leader learns later.
-    fn next_lesson(&mut self, counting: &Counting) -> Option<Lesson> {
-        let (resets, after) = self.lesson?;
+    fn next_lesson(&mut self, Telling { counting, consensus, .. }: &Telling) -> Option<Lesson> {
+        let Progress::Goes { resets, after } = self.lesson else { return None };
+        let applied = *consensus.applied().borrow();
         let leases = counting.lessor.lock().lesson(after, LEASES_AT_ONCE, counting.now())?;
         let last = leases.len() < LEASES_AT_ONCE;
-        self.lesson = leases.last().filter(|_| !last).map(|last| (resets, Some(last.id)));
-        Some(Lesson { resets, leases: leases.iter().map(to_wire).collect(), last })
+        self.lesson = match leases.last() {
+            Some(last_one) if !last => Progress::Goes { resets, after: Some(last_one.id) },
+            _ => Progress::None,
+        };
+        Some(Lesson { resets, leases: leases.iter().map(to_wire).collect(), last, applied })
     }
 
     async fn ask(&mut self, peers: &Peers, said: WitnessRequest) -> Heard {
@@ -331,12 +351,18 @@ impl Listener {
         tokio::time::timeout(peers.patience(), asked).await.unwrap_or_else(late)
     }
 
-    fn heard(&mut self, answer: &WitnessResponse) {
-        let begun_anew = self.lesson.is_some_and(|(resets, _)| resets != answer.resets);
-        if answer.complete {
-            self.lesson = None;
-        } else if self.lesson.is_none() || begun_anew {
-            self.lesson = Some((answer.resets, None));
+    /// `applied`: how far this member, the leader, has come.
+    fn heard(&mut self, answer: &WitnessResponse, applied: u64) {
+        let of = |resets: u64| resets == answer.resets;
+        self.lesson = match self.lesson {
+            _ if answer.complete => Progress::None,
+            going @ (Progress::Waits { resets, .. } | Progress::Goes { resets, .. }) if of(resets) => going,
+            _ => Progress::Waits { resets: answer.resets, until: applied },
+        };
+        if let Progress::Waits { resets, until } = self.lesson
+            && answer.applied >= until
+        {
+            self.lesson = Progress::Goes { resets, after: None };
         }
     }
 }
