@@ -76,6 +76,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("backup", 2),
     ("config", 2),
     ("simulation", 2),
+    ("background", 3),
     ("data_dir", 3),
     ("peers", 3),
     ("joining", 4),
@@ -131,6 +132,7 @@ const CALLS: &[Call] = &[
             "server/src/raft/network.rs",
             "server/sim/src/member.rs",
             "server/sim/src/main.rs",
+            "server/sim/src/time.rs",
             "clients/rust/src/clock.rs",
             "clients/cli/",
             "bench/",
@@ -170,6 +172,7 @@ const CALLS: &[Call] = &[
         ],
         instead: "one thread serves everybody: use `simulation::blocking`, or a thread of the room below",
     },
+    Call { words: &["unsafe_code"], allowed: &["server/sim/src/time.rs"], instead: "safe code" },
     Call {
         words: &["unbounded_channel", "mpsc::channel()"],
         allowed: &[],

@@ -1,5 +1,6 @@
 //! A simulated cluster: the server's own code, every member on a runtime, a network, a clock and a disk that this crate
-//! moves on, by one thread (a second one reads a store ahead when a member starts, and is waited for), from one seed. What goes
+//! moves on, by one thread (a second one reads a store ahead when a member starts, and is waited for), from one seed. What libraries
+//! take from the machine, its time (`time.rs`) and the order in which tasks are dropped, decides nothing. What goes
 //! wrong is drawn from the seed, what must hold is checked all along, and a seed that breaks a law breaks it again.
 //!
 //! Why not a library for it: those at hand drop segments where TCP would send them again, give all hosts one pace of time,
@@ -14,6 +15,7 @@ mod invariants;
 mod journal;
 mod member;
 mod network;
+mod time;
 mod truth;
 mod watching;
 mod world;

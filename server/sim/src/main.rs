@@ -96,16 +96,10 @@ fn report(
             }
         }
         Some(Err(broken)) => {
-            say(&format!("seed {} breaks \"{}\": {}\n  {}", plan.seed, broken.law, broken.what, again(plan)))
+            say(&format!("seed {} breaks \"{}\": {}\n  {}", plan.seed, broken.law, broken.what, plan.again()))
         }
-        None => say(&format!("seed {} panicked\n  {}", plan.seed, again(plan))),
+        None => say(&format!("seed {} panicked\n  {}", plan.seed, plan.again())),
     }
-}
-
-/// What lives this seed again.
-fn again(plan: &Plan) -> String {
-    let Plan { seed, members, trouble_ms, .. } = plan;
-    format!("cargo sim --seeds 1 --from {seed} --members {members} --trouble {} --tell", trouble_ms / 1_000)
 }
 
 fn summary(options: &Options, results: &[(Plan, Result<Lived, Broken>)], began: Instant) -> ExitCode {
@@ -135,7 +129,7 @@ fn summary(options: &Options, results: &[(Plan, Result<Lived, Broken>)], began: 
     let took = began.elapsed().as_secs_f64();
     say(&format!("{} seeds in {took:.0} s", results.len()));
     for plan in &broken {
-        say(&format!("broken: {}", again(plan)));
+        say(&format!("broken: {}", plan.again()));
     }
     let all_came_back = results.len() as u64 == options.seeds;
     if broken.is_empty() && all_came_back { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::network::{Network, Station};
+use crate::time::UNIX_EPOCH_OF_WORLD;
 
 /// Half of what a server has by default, so that more happens in a seed's time.
 pub const HEARTBEAT: Duration = Duration::from_millis(50);
@@ -32,8 +33,6 @@ const SNAPSHOT_ENTRIES: u64 = 150;
 const KEPT_ENTRIES: u64 = 40;
 /// What a well disk takes for a batch, milliseconds at the most.
 pub const DISK_MS: u64 = 3;
-/// The calendar's time at the beginning of the world.
-const UNIX_MS: u64 = 1_800_000_000_000;
 
 /// What all members are told of the cluster.
 #[derive(Clone)]
@@ -143,7 +142,7 @@ impl Member {
             disk: self.disk.clone(),
             memory: self.memory.clone(),
             net: Arc::new(self.station.clone()),
-            clock: Arc::new(LocalClock { base, unix_ms: UNIX_MS + now_ms }),
+            clock: Arc::new(LocalClock { base, unix_ms: UNIX_EPOCH_OF_WORLD.as_millis() as u64 + now_ms }),
             hall: hall.clone(),
             disk_ms: disk_ms.clone(),
             dice,
@@ -195,6 +194,7 @@ impl Member {
             Death::Killed => {
                 self.disk.cut_power(Loss::Nothing);
                 self.memory.cut_power(usize::MAX);
+                self.network.hang_up(self.index);
                 drop(life);
                 self.network.power(self.index, true);
             }

@@ -139,6 +139,25 @@ impl Network {
         drop(doorway);
     }
 
+    /// Ends all that a member has open, as a kernel does for a process that is gone: one after the other, in the order in
+    /// which they were opened. (In which order a runtime drops its tasks depends on how many there were in the whole process.)
+    pub fn hang_up(&self, member: usize) {
+        let dials: Vec<Dial> = {
+            let mut web = self.web.lock();
+            let ids: Vec<u64> = web.pipes.keys().copied().collect();
+            for id in ids {
+                let Some(pipe) = web.pipes.get(&id) else { continue };
+                if pipe.from == member {
+                    web.end_writing(id);
+                } else if pipe.to == member {
+                    web.end_reading(id);
+                }
+            }
+            web.dials.extract_if(.., |_, dial| dial.from == member).map(|(_, dial)| dial).collect()
+        };
+        drop(dials);
+    }
+
     /// Cuts or mends one direction.
     pub fn cut(&self, from: usize, to: usize, cut: bool) {
         self.web.lock().links[from][to].cut = cut;
@@ -250,6 +269,24 @@ impl Web {
             self.send(pipe, Parcel::Reset);
         }
         self.pipes.retain(|_, pipe| !(pipe.reader_gone && pipe.writer_gone));
+    }
+
+    /// Says so at the other end, unless it did before or has no power to.
+    fn end_writing(&mut self, pipe: u64) {
+        let speaks = |pipe: &Pipe| !pipe.writer_gone && self.hosts[pipe.from].up;
+        if self.pipes.get(&pipe).is_some_and(speaks) {
+            self.send(pipe, Parcel::End);
+        }
+        if let Some(pipe) = self.pipes.get_mut(&pipe) {
+            pipe.writer_gone = true;
+        }
+    }
+
+    fn end_reading(&mut self, pipe: u64) {
+        if let Some(pipe) = self.pipes.get_mut(&pipe) {
+            pipe.reader_gone = true;
+            pipe.arrived.clear();
+        }
     }
 
     fn send(&mut self, pipe: u64, parcel: Parcel) {
@@ -448,17 +485,7 @@ impl AsyncWrite for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         let mut web = self.network.web.lock();
-        // A host without power says nothing any more.
-        let speaks = web.pipes.get(&self.writes).is_some_and(|pipe| web.hosts[pipe.from].up);
-        if speaks {
-            web.send(self.writes, Parcel::End);
-        }
-        if let Some(pipe) = web.pipes.get_mut(&self.writes) {
-            pipe.writer_gone = true;
-        }
-        if let Some(pipe) = web.pipes.get_mut(&self.reads) {
-            pipe.reader_gone = true;
-            pipe.arrived.clear();
-        }
+        web.end_writing(self.writes);
+        web.end_reading(self.reads);
     }
 }

@@ -16,6 +16,7 @@ use crate::invariants::{self, Invariant, Scene, Sight};
 use crate::journal::{Journal, Told};
 use crate::member::{Charter, Member};
 use crate::network::Network;
+use crate::time;
 use crate::truth::Truth;
 use crate::watching::Watching;
 
@@ -40,6 +41,17 @@ pub struct Plan {
     pub planted: Option<Planted>,
     /// Hears the story on the way: the time, and what happened.
     pub tell: Option<fn(u64, &str)>,
+}
+
+impl Plan {
+    /// What lives it again.
+    pub fn again(&self) -> String {
+        let Plan { seed, members, trouble_ms, .. } = self;
+        format!(
+            "cargo sim --seeds 1 --from {seed} --members {members} --trouble {} --tell",
+            trouble_ms / 1_000
+        )
+    }
 }
 
 /// A bug put in on purpose, to see it found.
@@ -88,6 +100,7 @@ impl fmt::Display for Broken {
 /// Lives a seed.
 pub fn live(plan: &Plan) -> Result<Lived, Broken> {
     simulation::begin(plan.seed);
+    time::stand_at(0);
     World::new(plan).run()
 }
 
@@ -204,6 +217,7 @@ impl World {
 
     fn tick(&mut self, busy: bool) -> Result<(), Broken> {
         self.now_ms += 1;
+        time::stand_at(self.now_ms);
         self.journal.tick(self.now_ms);
         self.network.tick(self.now_ms);
         for client in &mut self.clients {
