@@ -2,6 +2,7 @@
 
 pub mod api;
 mod authority;
+pub mod background;
 pub mod backup;
 pub mod checksum;
 pub mod clock;

@@ -15,6 +15,11 @@ pub fn begin(seed: u64) {
     SIMULATED.set(true);
 }
 
+/// Whether this thread is a simulation's.
+pub fn here() -> bool {
+    SIMULATED.get()
+}
+
 /// The work ended without a result: it panicked, or the member is stopping.
 #[derive(Debug, thiserror::Error)]
 #[error("work that was given to a thread of its own ended early")]
@@ -22,7 +27,7 @@ pub struct EndedEarly;
 
 /// Does work that waits for the disk, or takes longer than a moment, off the runtime's thread.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EndedEarly> {
-    if SIMULATED.get() {
+    if here() {
         return Ok(work());
     }
     tokio::task::spawn_blocking(work).await.map_err(|_| EndedEarly)

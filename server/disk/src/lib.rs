@@ -5,7 +5,7 @@
 //! changes more often, and are tested to the byte on a disk that lies (`fake`). It knows nothing of consensus or of the
 //! network: the log's payloads are opaque bytes.
 
-mod background;
+pub mod background;
 pub mod backup;
 pub mod disk;
 pub mod fake;

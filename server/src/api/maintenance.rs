@@ -141,14 +141,17 @@ impl Maintenance for MaintenanceService {
         let total = self.view.machine().index().record_bytes();
         let head = self.backup_head(&snapshot).map_err(status::of)?;
         let (pieces, received) = mpsc::channel(SNAPSHOT_PIECES);
-        tokio::task::spawn_blocking(move || {
+        let write = move || {
             let _turn = turn;
             let send = |piece| pieces.blocking_send(Ok(piece)).is_ok();
             if let Err(fatal) = tenure_disk::backup::write(&snapshot, &head, send) {
                 // A receiver that went away does not need to know.
                 let _ = pieces.blocking_send(Err(status::of(fatal.into())));
             }
-        });
+        };
+        tenure_disk::background::start("snapshot-save", write).map_err(|error| {
+            Status::unavailable(format!("tenure: no thread for a backup: {error}; raise the limit of tasks"))
+        })?;
         let mut sent = 0u64;
         let stream = ReceiverStream::new(received).map(move |piece| {
             piece.map(|blob: bytes::Bytes| {

@@ -42,10 +42,10 @@ pub use service::{Service, Taker};
 
 use super::snapshot::{Data, Outgoing, Snapshot};
 use super::types::{Peer, TypeConfig, Vote};
+use crate::background::Background;
 use crate::ids::MemberId;
 use crate::metrics::{self, Meters, Stopwatch};
 use crate::peers::{Lane, Peers};
-use crate::simulation;
 use exchange::Exchange;
 use pieces::Cutter;
 
@@ -53,6 +53,8 @@ use pieces::Cutter;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// So many heartbeats in a row without an answer are worth a line in the log.
 const MISSED_MAX: u32 = 5;
+/// Rests between two pieces of a snapshot, as many times as long as the last one took.
+const RESTS: u32 = 4;
 /// The longest rest between two pieces of a snapshot.
 const REST_MAX: Duration = Duration::from_millis(100);
 /// Pieces of a snapshot that are read ahead.
@@ -359,13 +361,14 @@ impl Connection {
     ) -> Result<SnapshotResponse<TypeConfig>, Unreachable<TypeConfig>> {
         let cutter =
             Cutter::new(&snapshot, message::paper(&vote)).map_err(|error| self.unreachable(error))?;
+        let background = Background::start("snapshot-send").map_err(|error| self.unreachable(error))?;
         let (pieces, sent) = mpsc::channel(PIECES_MAX);
         let mut client = self.client(Lane::Snapshot)?;
         let mut call = pin!(client.install(self.peers.address(self.target, ReceiverStream::new(sent))));
         let early = tokio::select! {
             biased;
             answer = &mut call => Some(answer),
-            fed = feed(cutter, pieces) => {
+            fed = feed(cutter, pieces, background) => {
                 fed.map_err(|error| self.unreachable(error))?;
                 None
             }
@@ -382,17 +385,20 @@ impl Connection {
     }
 }
 
-/// Reads piece by piece, and rests after each three times as long as it took: so on a machine that has much to do, a member that was
-/// away takes at most a quarter of what it could from those that serve.
-async fn feed(mut cutter: Cutter, pieces: mpsc::Sender<SnapshotPiece>) -> io::Result<()> {
+/// Reads piece by piece, behind everybody else, and rests after each; both take longer the more others have to do, so
+/// a member that was away takes little from those that serve.
+async fn feed(
+    mut cutter: Cutter,
+    pieces: mpsc::Sender<SnapshotPiece>,
+    background: Background,
+) -> io::Result<()> {
     loop {
         let began = Instant::now();
-        let (read, piece) = simulation::blocking(move || {
+        let read = background.work(move || {
             let piece = cutter.piece();
             (cutter, piece)
-        })
-        .await
-        .map_err(io::Error::other)?;
+        });
+        let (read, piece) = read.await.map_err(io::Error::other)?;
         let Some(piece) = piece? else { return Ok(()) };
         cutter = read;
         match tokio::time::timeout(STALL, pieces.send(piece)).await {
@@ -401,6 +407,6 @@ async fn feed(mut cutter: Cutter, pieces: mpsc::Sender<SnapshotPiece>) -> io::Re
             Ok(Err(_)) => return Ok(()),
             Err(_) => return Err(io::Error::other("it has stopped taking a snapshot's pieces")),
         }
-        tokio::time::sleep((began.elapsed() * 3).min(REST_MAX)).await;
+        tokio::time::sleep((began.elapsed() * RESTS).min(REST_MAX)).await;
     }
 }

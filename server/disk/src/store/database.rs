@@ -275,10 +275,7 @@ impl Database {
 
 /// Opens it on a thread that has stepped back, which the library's own threads inherit.
 fn open_behind(builder: fjall::DatabaseBuilder<fjall::Database>) -> fjall::Result<fjall::Database> {
-    let opening = thread::Builder::new().name("store-open".into()).spawn(move || {
-        background::step_back();
-        builder.open()
-    })?;
+    let opening = background::start("store-open", move || builder.open())?;
     opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 

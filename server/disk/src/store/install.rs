@@ -14,7 +14,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use tenure_state::{Fatal, Place};
@@ -199,15 +199,12 @@ impl Filler {
     fn start(path: PathBuf, shared: &Shared) -> Result<Filler, InstallError> {
         let (sender, receiver) = sync_channel(CHUNKS_MAX);
         let (options, database) = (shared.options.clone(), path.clone());
-        let thread = thread::Builder::new()
-            .name("store-install".into())
-            .spawn(move || {
-                background::step_back();
-                fill(Database::open(&database, &options).map_err(failed("create the database"))?, &receiver)
-            })
-            .map_err(|error| {
-                InstallError(format!("start the thread of an install: {error}; free memory and try again"))
-            })?;
+        let thread = background::start("store-install", move || {
+            fill(Database::open(&database, &options).map_err(failed("create the database"))?, &receiver)
+        })
+        .map_err(|error| {
+            InstallError(format!("start the thread of an install: {error}; free memory and try again"))
+        })?;
         let (sender, thread) = (Some(sender), Some(thread));
         Ok(Filler { path, chunk: Vec::new(), chunk_bytes: 0, sender, thread, finished: false })
     }

@@ -29,8 +29,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     }
     let engine = Arc::clone(&state.engine);
     let sharing = Arc::clone(shared);
-    let reclaimer = thread::Builder::new().name("store-reclaim".into()).spawn(move || {
-        background::step_back();
+    let reclaimer = background::start("store-reclaim", move || {
         let started = Instant::now();
         let before = engine.size_on_disk();
         let outcome = match &*engine {

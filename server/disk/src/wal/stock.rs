@@ -164,7 +164,6 @@ impl Keeper {
         let (jobs, todo) = channel();
         let (done, prepared) = channel();
         let work = move || {
-            background::step_back();
             for job in todo {
                 match job {
                     Job::Retire(segments) => self.retire(segments),
@@ -176,7 +175,7 @@ impl Keeper {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("wal-segments".to_owned()).spawn(work)?;
+        let thread = background::start("wal-segments", work)?;
         Ok(Hands::Thread { jobs: Some(jobs), prepared, thread: Some(thread) })
     }
 

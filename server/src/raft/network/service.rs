@@ -21,12 +21,12 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::message;
 use super::pieces::{Joined, Joiner, malformed};
+use crate::background::Background;
 use crate::ids::MemberId;
 use crate::peers::Peers;
 use crate::raft::snapshot::{self, Data, Filling, Meta, Received, Snapshot};
 use crate::raft::types::{CommittedLeaderId, TypeConfig, Vote};
 use crate::raft::{Raft, View};
-use crate::simulation;
 
 /// Most bytes of one leader's entries that wait for this member's disk; what is more waits in the connection.
 const UNWRITTEN_BYTES_MAX: u32 = 8 << 20;
@@ -141,8 +141,9 @@ impl Service {
         }
         tracing::info!(from = %caller, index = meta.last_log_id.map_or(0, |id| id.index), "a snapshot is coming");
         let Taker { view, record_bytes_max } = self.taker.clone();
-        let begun = blocking(move || Filling::begin(&view, applied, record_bytes_max)).await?;
-        let received = join(pieces, Joiner::new(begun)).await?;
+        let background = Background::start("snapshot-take").map_err(failed)?;
+        let begun = work(&background, move || Filling::begin(&view, applied, record_bytes_max)).await?;
+        let received = join(pieces, Joiner::new(begun), &background).await?;
         // Much may have happened meanwhile.
         if let Some(later) = self.judge(&vote, &meta)? {
             return Ok(later);
@@ -179,12 +180,13 @@ impl Service {
 async fn join(
     mut pieces: Streaming<SnapshotPiece>,
     mut joiner: Box<Joiner>,
+    background: &Background,
 ) -> Result<Box<Received>, Status> {
     loop {
         let piece = match pieces.message().await {
             Ok(Some(piece)) => piece,
             broken => {
-                blocking(move || {
+                work(background, move || {
                     drop(joiner);
                     Ok(())
                 })
@@ -192,26 +194,24 @@ async fn join(
                 return Err(broken.err().unwrap_or_else(|| spoiled(malformed("it ends too early"))));
             }
         };
-        match blocking(move || joiner.take(piece)).await? {
+        match work(background, move || joiner.take(piece)).await? {
             Joined::More(more) => joiner = more,
             Joined::Whole(received) => return Ok(received),
         }
     }
 }
 
-/// Work that waits for the disk.
-async fn blocking<T: Send + 'static>(
+async fn work<T: Send + 'static>(
+    background: &Background,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, Status> {
-    let done = simulation::blocking(work).await.map_err(io::Error::other);
-    done.flatten().map_err(|error| {
-        let code = if error.kind() == io::ErrorKind::InvalidData {
-            Code::InvalidArgument
-        } else {
-            Code::Unavailable
-        };
-        Status::new(code, format!("tenure: {error}"))
-    })
+    background.work(work).await.map_err(io::Error::other).flatten().map_err(failed)
+}
+
+fn failed(error: io::Error) -> Status {
+    let code =
+        if error.kind() == io::ErrorKind::InvalidData { Code::InvalidArgument } else { Code::Unavailable };
+    Status::new(code, format!("tenure: {error}"))
 }
 
 /// What lies between a stream's requests and their answers.
