@@ -1,6 +1,6 @@
-//! How far this member's own log is durable, and its vote. A quorum commits an entry without asking whether it is on this member's disk yet, so
-//! apply asks: were the store to keep what an entry led to and a crash then take the entry, the log would end before the state. It
-//! knows indexes and completions, not files.
+//! How far this member's own log is durable, and its vote. A quorum commits an entry without asking whether it is on this
+//! member's disk yet, so apply asks: were the store to keep what an entry led to and a crash then take the entry, the log
+//! would end before the state. It knows indexes and completions, not files.
 
 use std::io;
 use std::sync::Arc;

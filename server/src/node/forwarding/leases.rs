@@ -9,16 +9,14 @@ use parking_lot::Mutex;
 use tenure_grpc::internal::forwarding_client::ForwardingClient;
 use tenure_proto::internal::{LeaseOrderRequest, LeaseTimeRequest, RenewRequest, RenewResponse};
 use tenure_state::LeaseId;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::asking::{Asking, questions};
+use super::renewals::{Gathered, Renewals};
 use crate::peers::{Lane, Peers};
 use crate::raft::{Leadership, Mandate, Unavailable};
-
-/// Renewals in one question, about.
-const RENEWALS_AT_ONCE: usize = 32_768;
 
 /// Cloning shares it.
 #[derive(Clone)]
@@ -29,24 +27,18 @@ pub struct Elsewhere {
     patience: Duration,
     /// How long it may take for what has to wait there.
     timeout: Duration,
-    gathered: Arc<Mutex<Gathered>>,
+    waiting: Arc<Mutex<Waiting>>,
 }
 
 #[derive(Default)]
-struct Gathered {
-    renewals: Vec<Renewals>,
+struct Waiting {
+    gathered: Gathered<Ttls>,
     under_way: bool,
     /// The question under way has it.
     asking: Asking<RenewRequest, RenewResponse>,
 }
 
-/// Of one client's stream.
-struct Renewals {
-    ids: Vec<LeaseId>,
-    tell: oneshot::Sender<Ttls>,
-}
-
-type Ttls = Result<Vec<Option<i64>>, Unavailable>;
+type Ttls = Vec<Option<i64>>;
 
 impl Elsewhere {
     /// `patience`: one election timeout.
@@ -56,16 +48,14 @@ impl Elsewhere {
         patience: Duration,
         timeout: Duration,
     ) -> Elsewhere {
-        Elsewhere { peers, leadership, patience, timeout, gathered: Arc::default() }
+        Elsewhere { peers, leadership, patience, timeout, waiting: Arc::default() }
     }
 
     /// The TTL in seconds of each, 0 for one that is not there, None for one that has to wait for something.
-    pub async fn renew(&self, ids: &[LeaseId]) -> Result<Vec<Option<i64>>, Unavailable> {
-        let (tell, told) = oneshot::channel();
-        let first = {
-            let mut gathered = self.gathered.lock();
-            gathered.renewals.push(Renewals { ids: ids.to_vec(), tell });
-            !std::mem::replace(&mut gathered.under_way, true)
+    pub async fn renew(&self, ids: &[LeaseId]) -> Result<Ttls, Unavailable> {
+        let (told, first) = {
+            let mut waiting = self.waiting.lock();
+            (waiting.gathered.add(ids), !std::mem::replace(&mut waiting.under_way, true))
         };
         if first {
             tokio::spawn(self.clone().run());
@@ -75,14 +65,14 @@ impl Elsewhere {
 
     async fn run(self) {
         let mut leadership = self.leadership.clone();
-        let mut asking = std::mem::take(&mut self.gathered.lock().asking);
+        let mut asking = std::mem::take(&mut self.waiting.lock().asking);
         loop {
             let batch = {
-                let mut gathered = self.gathered.lock();
-                let batch = take(&mut gathered.renewals);
-                gathered.under_way = !batch.is_empty();
+                let mut waiting = self.waiting.lock();
+                let batch = waiting.gathered.take();
+                waiting.under_way = !batch.is_empty();
                 if batch.is_empty() {
-                    gathered.asking = asking;
+                    waiting.asking = asking;
                     return;
                 }
                 batch
@@ -172,31 +162,19 @@ fn unanswered(status: &Status) -> Unavailable {
     Unavailable::LeaderChanged
 }
 
-fn take(waiting: &mut Vec<Renewals>) -> Vec<Renewals> {
-    let mut ids = 0;
-    let full = waiting.iter().position(|one| {
-        ids += one.ids.len();
-        ids >= RENEWALS_AT_ONCE
-    });
-    match full {
-        Some(last) => waiting.drain(..=last).collect(),
-        None => std::mem::take(waiting),
-    }
-}
-
-/// Gives each its part of the answer. Whoever went away does not need to know.
-fn share(batch: Vec<Renewals>, answer: Result<Vec<i64>, Unavailable>) {
+/// Gives each its part of the answer.
+fn share(batch: Vec<Renewals<Ttls>>, answer: Result<Vec<i64>, Unavailable>) {
     match answer {
         Ok(ttls) => {
             let mut ttls = ttls.into_iter().map(|ttl| (ttl >= 0).then_some(ttl));
             for one in batch {
                 let own = ttls.by_ref().take(one.ids.len()).collect();
-                let _ = one.tell.send(Ok(own));
+                one.tell(Ok(own));
             }
         }
         Err(unavailable) => {
             for one in batch {
-                let _ = one.tell.send(Err(unavailable));
+                one.tell(Err(unavailable));
             }
         }
     }
@@ -206,17 +184,13 @@ fn share(batch: Vec<Renewals>, answer: Result<Vec<i64>, Unavailable>) {
 mod tests {
     use super::*;
 
-    fn renewals(ids: &[i64]) -> (Renewals, oneshot::Receiver<Ttls>) {
-        let (tell, told) = oneshot::channel();
-        (Renewals { ids: ids.iter().copied().map(LeaseId).collect(), tell }, told)
-    }
-
     #[test]
     fn each_stream_gets_its_own_part_of_a_shared_answer() {
-        let (one, mut told_one) = renewals(&[1, 2]);
-        let (none, mut told_none) = renewals(&[]);
-        let (two, mut told_two) = renewals(&[3]);
-        share(vec![one, none, two], Ok(vec![10, -1, 0]));
+        let mut gathered = Gathered::default();
+        let mut told_one = gathered.add(&[LeaseId(1), LeaseId(2)]);
+        let mut told_none = gathered.add(&[]);
+        let mut told_two = gathered.add(&[LeaseId(3)]);
+        share(gathered.take(), Ok(vec![10, -1, 0]));
         assert_eq!(told_one.try_recv(), Ok(Ok(vec![Some(10), None])));
         assert_eq!(told_none.try_recv(), Ok(Ok(Vec::new())));
         assert_eq!(told_two.try_recv(), Ok(Ok(vec![Some(0)])));
@@ -224,17 +198,9 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_to_all_and_never_as_a_ttl() {
-        let (one, mut told) = renewals(&[1]);
-        share(vec![one], Err(Unavailable::LeaderChanged));
+        let mut gathered = Gathered::default();
+        let mut told = gathered.add(&[LeaseId(1)]);
+        share(gathered.take(), Err(Unavailable::LeaderChanged));
         assert_eq!(told.try_recv(), Ok(Err(Unavailable::LeaderChanged)));
-    }
-
-    #[test]
-    fn a_question_has_a_bound_and_leaves_the_rest_for_the_next() {
-        let many = vec![7; RENEWALS_AT_ONCE];
-        let mut waiting = vec![renewals(&[1]).0, renewals(&many).0, renewals(&[2]).0];
-        assert_eq!(take(&mut waiting).len(), 2);
-        assert_eq!(take(&mut waiting).len(), 1);
-        assert!(take(&mut waiting).is_empty());
     }
 }

@@ -16,6 +16,7 @@
 
 pub mod asking;
 mod leases;
+pub mod renewals;
 mod sender;
 mod service;
 #[cfg(test)]

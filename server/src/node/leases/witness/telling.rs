@@ -14,7 +14,7 @@ use tenure_grpc::internal::witness_client::WitnessClient;
 use tenure_grpc::internal::witness_server::WitnessServer;
 use tenure_proto::internal::{Lesson, WitnessRequest, WitnessResponse};
 use tenure_state::{LeaseId, Millis};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tonic::Status;
 
@@ -22,11 +22,10 @@ use super::super::Counting;
 use super::{LEASES_AT_ONCE, Service, to_wire};
 use crate::ids::MemberId;
 use crate::node::forwarding::asking::{Asking, questions};
+use crate::node::forwarding::renewals::{Gathered, Renewals};
 use crate::peers::{Lane, Peers};
 use crate::raft::{Consensus, Mandate, Unavailable};
 
-/// Renewals in one round, about.
-const RENEWALS_AT_ONCE: usize = 32_768;
 /// Before a voter that failed to answer is spoken to again.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Looks in an election timeout at whether all voters know enough, and whether a round takes too long.
@@ -38,14 +37,8 @@ pub struct Telling {
     counting: Arc<Counting>,
     consensus: Consensus,
     peers: Peers,
-    gathered: Arc<Mutex<Vec<Renewals>>>,
+    gathered: Arc<Mutex<Gathered<()>>>,
     come: Arc<Notify>,
-}
-
-/// Of one client's stream, or of one member's clients.
-struct Renewals {
-    ids: Vec<LeaseId>,
-    tell: oneshot::Sender<Result<(), Unavailable>>,
 }
 
 impl Telling {
@@ -60,8 +53,7 @@ impl Telling {
         if self.consensus.voters() == [own.member] {
             return Ok(());
         }
-        let (tell, told) = oneshot::channel();
-        self.gathered.lock().push(Renewals { ids: ids.to_vec(), tell });
+        let told = self.gathered.lock().add(ids);
         self.come.notify_one();
         told.await.unwrap_or(Err(Unavailable::Stopped))
     }
@@ -130,7 +122,7 @@ struct Voice {
 type Heard = Result<WitnessResponse, Status>;
 
 struct Round {
-    waiting: Vec<Renewals>,
+    waiting: Vec<Renewals<()>>,
     renewed: Vec<i64>,
     /// Other voters that are being told of it, or were.
     told: BTreeSet<u64>,
@@ -143,7 +135,7 @@ impl Voice {
     /// Begins rounds as long as renewals wait for one and none is under way.
     fn begin(&mut self) {
         while self.round.is_none() {
-            let waiting = take(&mut self.telling.gathered.lock());
+            let waiting = self.telling.gathered.lock().take();
             if waiting.is_empty() {
                 return;
             }
@@ -270,7 +262,7 @@ impl Voice {
         if self.telling.consensus.voters() == self.voters {
             settle(round.waiting, Ok(()));
         } else {
-            self.telling.gathered.lock().extend(round.waiting);
+            self.telling.gathered.lock().add_again(round.waiting);
         }
     }
 
@@ -367,21 +359,8 @@ impl Listener {
     }
 }
 
-fn settle(waiting: Vec<Renewals>, outcome: Result<(), Unavailable>) {
+fn settle(waiting: Vec<Renewals<()>>, outcome: Result<(), Unavailable>) {
     for renewals in waiting {
-        // Whoever went away does not need to know.
-        let _ = renewals.tell.send(outcome);
-    }
-}
-
-fn take(waiting: &mut Vec<Renewals>) -> Vec<Renewals> {
-    let mut ids = 0;
-    let full = waiting.iter().position(|renewals| {
-        ids += renewals.ids.len();
-        ids >= RENEWALS_AT_ONCE
-    });
-    match full {
-        Some(last) => waiting.drain(..=last).collect(),
-        None => std::mem::take(waiting),
+        renewals.tell(outcome);
     }
 }
