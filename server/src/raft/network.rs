@@ -54,7 +54,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// So many heartbeats in a row without an answer are worth a line in the log.
 const MISSED_MAX: u32 = 5;
 /// Rests between two pieces of a snapshot, as many times as long as the last one took.
-const RESTS: u32 = 4;
+const RESTS: u32 = 6;
 /// The longest rest between two pieces of a snapshot.
 const REST_MAX: Duration = Duration::from_millis(100);
 /// Pieces of a snapshot that are read ahead.
