@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "tidy/calls.rs"]
+mod calls;
 #[path = "tidy/documents.rs"]
 mod documents;
 #[path = "tidy/flags_page.rs"]
@@ -15,6 +17,7 @@ mod workspace;
 
 use std::collections::BTreeSet;
 
+use calls::CALLS;
 use documents::{long_names, paths_named, rows_of_failures, tests_and_modules, tree};
 use grammar::{declared, functions, lines_with_word, modules_named};
 use workspace::{Faults, entries, manifests, numbered, read, root, shared_dependencies, sources};
@@ -118,86 +121,6 @@ const ONE_ROOM: &[(&str, &[&str])] = &[
     ("rand", &["server/src/ids.rs", "clients/rust/", "bench/"]),
 ];
 
-/// What only some files may call, and what the others do instead.
-const CALLS: &[Call] = &[
-    Call {
-        // The disk and the sender of snapshots measure how long their work took, and log lines carry the date: none of it decides
-        // what is so.
-        words: &["Instant::now", "SystemTime", "clock_gettime"],
-        allowed: &[
-            "server/src/clock.rs",
-            "server/src/logging.rs",
-            "server/src/metrics/",
-            "server/disk/src/",
-            "server/src/raft/network.rs",
-            "server/sim/src/member.rs",
-            "server/sim/src/main.rs",
-            "server/sim/src/time.rs",
-            "clients/rust/src/clock.rs",
-            "clients/cli/",
-            "bench/",
-        ],
-        instead: "time comes from a `Clock` that is handed in",
-    },
-    Call {
-        words: &["std::fs", "tokio::fs", "File::open", "File::create", "OpenOptions"],
-        allowed: &[
-            "server/disk/",
-            "server/src/data_dir.rs",
-            "server/src/logging.rs",
-            // A configuration file, for the room that asks for it.
-            "server/src/main.rs",
-            // What the operating system says of this process.
-            "server/src/metrics/process.rs",
-            "clients/cli/",
-            "bench/",
-            "proto/",
-        ],
-        instead: "files are the disk crate's, behind its `Disk`",
-    },
-    Call {
-        words: &["thread::spawn", "thread::Builder", "thread::sleep"],
-        allowed: &["server/disk/", "server/sim/", "server/src/planted.rs", "bench/"],
-        instead: "the server's work is tasks, listed at the head of node/mod.rs",
-    },
-    Call {
-        words: &["block_in_place", "block_on"],
-        allowed: &[
-            "server/src/main.rs",
-            // The consensus library asks for it and never calls it.
-            "server/src/raft/runtime.rs",
-            "server/sim/",
-            "clients/cli/src/main.rs",
-            "bench/",
-        ],
-        instead: "one thread serves everybody: use `simulation::blocking`, or a thread of the room below",
-    },
-    Call { words: &["unsafe_code"], allowed: &["server/sim/src/time.rs"], instead: "safe code" },
-    Call {
-        words: &["unbounded_channel", "mpsc::channel()"],
-        allowed: &[],
-        instead: "every queue has a bound",
-    },
-    Call {
-        // The build scripts in proto/ speak to cargo that way.
-        words: &["println!", "eprintln!", "print!", "eprint!", "dbg!"],
-        allowed: &["server/sim/src/main.rs", "bench/", "proto/", "examples/"],
-        instead: "say it in the log, or return it; main.rs writes to standard output itself",
-    },
-    Call {
-        words: &["env::var", "env::args"],
-        allowed: &[
-            "server/src/main.rs",
-            "server/src/planted.rs",
-            "clients/cli/",
-            "examples/",
-            "bench/",
-            "proto/",
-        ],
-        instead: "arguments and environment are handed to `config::read`",
-    },
-];
-
 /// What the pure crate may not even name, though the standard library has it.
 const IMPURE: &[&str] = &[
     "HashMap",
@@ -218,12 +141,6 @@ const IMPURE: &[&str] = &[
 const DRAWERS: &[&str] =
     &["utils", "util", "common", "helpers", "helper", "manager", "managers", "misc", "shared_types"];
 const SUFFIXES: &[&str] = &["Impl", "Inner", "Manager", "Helper", "Utils", "Util"];
-
-struct Call {
-    words: &'static [&'static str],
-    allowed: &'static [&'static str],
-    instead: &'static str,
-}
 
 #[test]
 fn crates_depend_only_on_lower_ones() {
