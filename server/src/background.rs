@@ -1,5 +1,6 @@
 //! Long work that nobody waits for, in pieces, on a thread that gets out of the way of those that serve: what a snapshot costs
 //! its sender and its receiver. (Work that takes a lock which serving needs stays at its rank: whoever holds one must not be put off.)
+//! Knows nothing of what the work is.
 
 use std::io;
 
@@ -20,10 +21,15 @@ impl Background {
             return Ok(Background(None));
         }
         let (jobs, mut todo) = mpsc::channel::<Job>(1);
-        tenure_disk::background::start(name, move || {
+        let run = move || {
             while let Some(job) = todo.blocking_recv() {
                 job();
             }
+        };
+        tenure_disk::background::start(name, run).map_err(|error| {
+            io::Error::other(format!(
+                "this member has no thread left for {name}: {error}; raise the limit of tasks"
+            ))
         })?;
         Ok(Background(Some(jobs)))
     }

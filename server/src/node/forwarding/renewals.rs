@@ -1,4 +1,5 @@
 //! Renewals that wait for one answer which many share: of clients whose leader is elsewhere, and of a leader that tells its voters.
+//! Knows nothing of how they are asked.
 
 use tenure_state::LeaseId;
 use tokio::sync::oneshot;

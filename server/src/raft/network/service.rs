@@ -201,6 +201,7 @@ async fn join(
     }
 }
 
+/// What of a snapshot waits for the disk.
 async fn work<T: Send + 'static>(
     background: &Background,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
